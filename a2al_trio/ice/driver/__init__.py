@@ -1,0 +1,1 @@
+"""The Trio side of ICE: gathering, relays and sessions."""
