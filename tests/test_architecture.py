@@ -62,17 +62,18 @@ IMPURE_IMPORTS = frozenset(
 )
 
 # Layers, lowest first; a module may import its own package and what is listed for it.
-VALUES = {"errors", "net.address", "net.datagram", "machine"}
+VALUES = {"errors", "cbor", "net.address", "net.datagram", "machine"}
 BASE = VALUES | {"scopes", "drive", "identity"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "cbor": {"errors"},
     "net.address": set(),
     "net.datagram": {"net.address"},
     "machine": {"net.address", "net.datagram"},
     "scopes": {"errors"},
     "drive": VALUES | {"scopes"},
-    "identity": {"errors"},
-    "wire": {"errors", "identity", "net.address"},
+    "identity": {"errors", "cbor"},
+    "wire": {"errors", "cbor", "identity", "net.address"},
     "net": BASE,
     "quic": BASE | {"net"},
     "dht": BASE | {"net", "wire"},
