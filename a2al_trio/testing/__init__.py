@@ -1,0 +1,25 @@
+"""Tools for testing applications and this package itself: a simulated internet in virtual time.
+
+Nothing here is needed at run time, and nothing else imports it.
+"""
+
+from __future__ import annotations
+
+from a2al_trio.testing.link import Link, Packet
+from a2al_trio.testing.nat import Dependence, Nat
+from a2al_trio.testing.net import SimHost, SimNat, SimNet, open_simnet
+from a2al_trio.testing.pcap import PcapWriter
+from a2al_trio.testing.socket import SimSocket
+
+__all__ = [
+    "Dependence",
+    "Link",
+    "Nat",
+    "Packet",
+    "PcapWriter",
+    "SimHost",
+    "SimNat",
+    "SimNet",
+    "SimSocket",
+    "open_simnet",
+]
