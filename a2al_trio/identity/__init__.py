@@ -6,6 +6,20 @@ Everything here is pure but `files`. `now` is wall time in Unix seconds, entropy
 from __future__ import annotations
 
 from a2al_trio.identity.address import ZERO_ADDRESS, Address, AddressVersion, NodeId
+from a2al_trio.identity.certificate import (
+    certificate_renewal_time,
+    make_certificate,
+    peer_address,
+    verify_peer,
+)
+from a2al_trio.identity.delegation import (
+    CLOCK_TOLERANCE,
+    DelegationProof,
+    decode_delegation,
+    import_chain_delegation,
+    issue_chain_delegation,
+    issue_delegation,
+)
 from a2al_trio.identity.ed25519 import SigningKey
 from a2al_trio.identity.errors import (
     IdentityDecodeError,
@@ -16,11 +30,14 @@ from a2al_trio.identity.errors import (
     WrongPassphrase,
 )
 from a2al_trio.identity.identity import Identity
+from a2al_trio.identity.statement import compose_statement
 
 __all__ = [
+    "CLOCK_TOLERANCE",
     "ZERO_ADDRESS",
     "Address",
     "AddressVersion",
+    "DelegationProof",
     "Identity",
     "IdentityDecodeError",
     "InvalidAddress",
@@ -30,4 +47,13 @@ __all__ = [
     "NodeId",
     "SigningKey",
     "WrongPassphrase",
+    "certificate_renewal_time",
+    "compose_statement",
+    "decode_delegation",
+    "import_chain_delegation",
+    "issue_chain_delegation",
+    "issue_delegation",
+    "make_certificate",
+    "peer_address",
+    "verify_peer",
 ]

@@ -8,7 +8,9 @@ import attrs
 
 from a2al_trio.errors import ConfigurationError
 from a2al_trio.identity.address import Address, NodeId
+from a2al_trio.identity.delegation import CLOCK_TOLERANCE, decode_delegation
 from a2al_trio.identity.ed25519 import SigningKey
+from a2al_trio.identity.errors import InvalidDelegation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +32,19 @@ class Identity:
     delegation: bytes | None = attrs.field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.delegation is None and self.address != Address.from_public_key(self.key.public_key):
-            raise ConfigurationError(
-                f"the key is not the one of {self.address}; give its delegation proof (Identity.delegated) "
-                "or use the address of the key (Identity.from_seed)"
-            )
+        if self.delegation is None:
+            if self.address != Address.from_public_key(self.key.public_key):
+                raise ConfigurationError(
+                    f"the key is not the one of {self.address}; give its delegation proof (Identity.delegated) "
+                    "or use the address of the key (Identity.from_key)"
+                )
+            return
+        try:
+            proof = decode_delegation(self.delegation)
+        except InvalidDelegation as error:
+            raise ConfigurationError(f"the delegation proof for {self.address} is unusable: {error}") from None
+        if (proof.agent, proof.operational_key) != (self.address, self.key.public_key):
+            raise ConfigurationError(f"the delegation proof is not by {self.address} for this operational key")
 
     @classmethod
     def generate(cls, entropy: Callable[[int], bytes]) -> Self:
@@ -50,6 +60,32 @@ class Identity:
     def from_key(cls, key: SigningKey) -> Self:
         """Identity of `key` itself, not delegated."""
         return cls(Address.from_public_key(key.public_key), key)
+
+    @classmethod
+    def delegated(cls, key: SigningKey, delegation: bytes, *, now: float) -> Self:
+        """Identity of the address that delegated to `key` by the encoded proof `delegation`.
+
+        Raises `ConfigurationError` when the proof is for another key or does not hold at `now` (Unix seconds).
+        """
+        try:
+            proof = decode_delegation(delegation)
+        except InvalidDelegation as error:
+            raise ConfigurationError(f"unusable delegation proof: {error}") from None
+        identity = cls(proof.agent, key, proof.encode())
+        identity.check(now=now, tolerance=0)
+        return identity
+
+    def check(self, *, now: float, tolerance: float = CLOCK_TOLERANCE) -> None:
+        """Raise `ConfigurationError` unless peers would accept us at `now` (Unix seconds)."""
+        if self.delegation is None:
+            return
+        try:
+            proof = decode_delegation(self.delegation)
+            proof.verify(now=now, tolerance=tolerance, operational_key=self.key.public_key)
+        except InvalidDelegation as error:
+            raise ConfigurationError(
+                f"{error}; let the owner of {self.address} issue a new delegation"
+            ) from None
 
     @property
     def public_key(self) -> bytes:
