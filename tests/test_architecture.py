@@ -19,6 +19,7 @@ IO_MODULES = frozenset(
         "drive",
         "identity.files",
         "net.socket",
+        "net.socket_options",
         "net.mux",
         "net.interfaces",
         "quic",  # the package's own public names only re-export the driver
