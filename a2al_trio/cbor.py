@@ -23,9 +23,11 @@ __all__ = [
     "MAX_DEPTH",
     "CborDecodeError",
     "CborEncodeError",
+    "CborKey",
     "CborMap",
     "CborSimple",
     "CborValue",
+    "Encodable",
     "decode",
     "encode",
     "head",
@@ -59,9 +61,8 @@ CborKey: TypeAlias = int | str | bytes
 CborValue: TypeAlias = (
     bool | int | float | str | bytes | CborSimple | list["CborValue"] | Mapping[CborKey, "CborValue"] | None
 )
-Encodable: TypeAlias = (
-    bool | int | float | str | bytes | CborSimple | Sequence["Encodable"] | Mapping[CborKey, "Encodable"] | None
-)
+EncodableMap: TypeAlias = Mapping[CborKey, "Encodable"] | Mapping[int, "Encodable"] | Mapping[str, "Encodable"]
+Encodable: TypeAlias = bool | int | float | str | bytes | CborSimple | Sequence["Encodable"] | EncodableMap | None
 
 
 class CborMap(dict[CborKey, CborValue]):
@@ -98,7 +99,13 @@ def _read(data: bytes, at: int, depth: int) -> tuple[CborValue, int]:
     major = first >> 5
     number = first & 0x1F
     if number >= 0x18 and major != 7:
-        number, at = _read_argument(data, at, number)
+        if number == 0x18:  # one byte, the usual case
+            number = data[at]
+            at += 1
+            if number < 0x18:
+                raise CborDecodeError("a head that could be shorter")
+        else:
+            number, at = _read_argument(data, at, number)
     if major == 2:
         end = at + number
         value = data[at:end]
@@ -132,12 +139,7 @@ def _read(data: bytes, at: int, depth: int) -> tuple[CborValue, int]:
 
 
 def _read_argument(data: bytes, at: int, info: int) -> tuple[int, int]:
-    """The argument that follows a head byte whose low five bits are `info` >= 24 (RFC 8949 §3)."""
-    if info == 0x18:
-        number = data[at]
-        if number < 0x18:
-            raise CborDecodeError("a head that could be shorter")
-        return number, at + 1
+    """The argument after a head byte whose low five bits are `info` > 24 (RFC 8949 §3)."""
     if info > 0x1B:
         raise CborDecodeError("an indefinite length" if info == 0x1F else "a reserved head")
     width = 1 << (info - 0x18)
@@ -262,7 +264,7 @@ def _write(value: Encodable, parts: list[bytes], depth: int) -> None:
         raise CborEncodeError(f"{type(value).__name__} has no CBOR form here")
 
 
-def _write_map(value: Mapping[CborKey, Encodable], parts: list[bytes], depth: int) -> None:
+def _write_map(value: EncodableMap, parts: list[bytes], depth: int) -> None:
     parts.append(head(0xA0, len(value)))
     keyed: list[tuple[int, bytes, Encodable]] = []
     for key, item in value.items():
