@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from a2al_trio import cbor
+from a2al_trio.cbor import CborDecodeError
 from a2al_trio.errors import IdentityMismatch
 from a2al_trio.identity.address import Address
-from a2al_trio.identity.cbor_map import CborMapError, decode_map, encode_map
 from a2al_trio.identity.delegation import CLOCK_TOLERANCE, decode_delegation
 from a2al_trio.identity.errors import InvalidAddress, InvalidCertificate, InvalidDelegation
 
@@ -63,7 +64,7 @@ def make_certificate(identity: Identity, *, now: float, entropy: Callable[[int],
         .add_extension(_BOTH_SIDES, critical=False)
     )
     if identity.delegation is not None:
-        content = encode_map({1: identity.address, 2: identity.delegation})
+        content = cbor.encode({1: identity.address, 2: identity.delegation})
         extension = x509.UnrecognizedExtension(DELEGATION_EXTENSION, _encode_octet_string(content))
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(key, None).public_bytes(Encoding.DER)
@@ -159,12 +160,13 @@ def _read_leaf(certificate: bytes) -> tuple[bytes, bytes | None]:
 def _decode_extension(value: bytes) -> tuple[Address, bytes]:
     """Claimed address and encoded proof (spec 04 §4.3)."""
     try:
-        fields = decode_map(_decode_octet_string(value))
-        address, proof = fields.get(1), fields.get(2)
-        if not isinstance(address, bytes) or not isinstance(proof, bytes):
-            raise InvalidCertificate("the delegation extension lacks the address or the proof")
-        return Address(address), proof
-    except (CborMapError, InvalidAddress) as error:
+        fields = cbor.decode(_decode_octet_string(value))
+        match fields:
+            case {1: bytes(address), 2: bytes(proof)}:
+                return Address(address), proof
+            case _:
+                raise InvalidCertificate("the delegation extension lacks the address or the proof")
+    except (CborDecodeError, InvalidAddress) as error:
         raise InvalidCertificate(f"the delegation extension is malformed: {error}") from None
 
 

@@ -7,11 +7,14 @@ check that this key signed what is at hand and that the address is the expected 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
+from a2al_trio import cbor
+from a2al_trio.cbor import CborDecodeError, CborKey, CborValue
 from a2al_trio.identity import secp256k1
 from a2al_trio.identity.address import Address, AddressVersion
-from a2al_trio.identity.cbor_map import CborMapError, Scalar, decode_map, encode_map
 from a2al_trio.identity.ed25519 import PUBLIC_KEY_SIZE, SIGNATURE_SIZE, SigningKey, verify
 from a2al_trio.identity.errors import InvalidAddress, InvalidDelegation
 from a2al_trio.identity.statement import compose_statement, parse_statement
@@ -62,7 +65,7 @@ class DelegationProof:
         fields[7] = self.signature
         if self.message:
             fields[8] = self.message
-        return encode_map(fields)
+        return cbor.encode(fields)
 
     def verify(
         self, *, now: float, tolerance: float = CLOCK_TOLERANCE, operational_key: bytes | None = None
@@ -115,9 +118,11 @@ def decode_delegation(data: bytes) -> DelegationProof:
     if len(data) > MAX_PROOF_SIZE:
         raise InvalidDelegation(f"a delegation proof of {len(data)} bytes is too long")
     try:
-        fields = decode_map(data)
-    except CborMapError as error:
+        fields = cbor.decode(data)
+    except CborDecodeError as error:
         raise InvalidDelegation(f"delegation proof is not canonical CBOR: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidDelegation("delegation proof is not a CBOR map")
     try:
         agent = Address(_bytes(fields, 3))
     except InvalidAddress as error:
@@ -242,7 +247,7 @@ def _signed_fields(proof: DelegationProof) -> dict[int, int | bytes | str]:
 
 def _preimage(proof: DelegationProof) -> bytes:
     """What an Ed25519 master key signs (spec 01 §6.2)."""
-    return _PREIMAGE_PREFIX + encode_map(_signed_fields(proof))
+    return _PREIMAGE_PREFIX + cbor.encode(_signed_fields(proof))
 
 
 def _check_structure(proof: DelegationProof) -> None:
@@ -267,7 +272,7 @@ def _check_structure(proof: DelegationProof) -> None:
         raise InvalidDelegation(f"addresses of version {proof.agent.version:#x} cannot delegate")
 
 
-def _bytes(fields: dict[int, Scalar], key: int) -> bytes:
+def _bytes(fields: Mapping[CborKey, CborValue], key: int) -> bytes:
     value = fields.get(key)
     if value is None:
         return b""
@@ -276,10 +281,10 @@ def _bytes(fields: dict[int, Scalar], key: int) -> bytes:
     return value
 
 
-def _unsigned(fields: dict[int, Scalar], key: int, maximum: int) -> int:
+def _unsigned(fields: Mapping[CborKey, CborValue], key: int, maximum: int) -> int:
     value = fields.get(key)
     if value is None:
         return 0
-    if not isinstance(value, int) or value > maximum:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
         raise InvalidDelegation(f"field {key} of the delegation proof is not a number in range")
     return value
