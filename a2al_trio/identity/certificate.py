@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from a2al_trio import cbor
 from a2al_trio.cbor import CborDecodeError
+from a2al_trio.cbor import decode as decode_cbor
+from a2al_trio.cbor import encode as encode_cbor
 from a2al_trio.errors import IdentityMismatch
 from a2al_trio.identity.address import Address
 from a2al_trio.identity.delegation import CLOCK_TOLERANCE, decode_delegation
@@ -64,7 +65,7 @@ def make_certificate(identity: Identity, *, now: float, entropy: Callable[[int],
         .add_extension(_BOTH_SIDES, critical=False)
     )
     if identity.delegation is not None:
-        content = cbor.encode({1: identity.address, 2: identity.delegation})
+        content = encode_cbor({1: identity.address, 2: identity.delegation})
         extension = x509.UnrecognizedExtension(DELEGATION_EXTENSION, _encode_octet_string(content))
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(key, None).public_bytes(Encoding.DER)
@@ -160,7 +161,7 @@ def _read_leaf(certificate: bytes) -> tuple[bytes, bytes | None]:
 def _decode_extension(value: bytes) -> tuple[Address, bytes]:
     """Claimed address and encoded proof (spec 04 §4.3)."""
     try:
-        fields = cbor.decode(_decode_octet_string(value))
+        fields = decode_cbor(_decode_octet_string(value))
         match fields:
             case {1: bytes(address), 2: bytes(proof)}:
                 return Address(address), proof

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import attrs
 
-from a2al_trio import cbor
 from a2al_trio.cbor import CborDecodeError, CborKey, CborValue
+from a2al_trio.cbor import decode as decode_cbor
+from a2al_trio.cbor import encode as encode_cbor
 from a2al_trio.identity import secp256k1
 from a2al_trio.identity.address import Address, AddressVersion
 from a2al_trio.identity.ed25519 import PUBLIC_KEY_SIZE, SIGNATURE_SIZE, SigningKey, verify
@@ -65,7 +66,7 @@ class DelegationProof:
         fields[7] = self.signature
         if self.message:
             fields[8] = self.message
-        return cbor.encode(fields)
+        return encode_cbor(fields)
 
     def verify(
         self, *, now: float, tolerance: float = CLOCK_TOLERANCE, operational_key: bytes | None = None
@@ -118,7 +119,7 @@ def decode_delegation(data: bytes) -> DelegationProof:
     if len(data) > MAX_PROOF_SIZE:
         raise InvalidDelegation(f"a delegation proof of {len(data)} bytes is too long")
     try:
-        fields = cbor.decode(data)
+        fields = decode_cbor(data)
     except CborDecodeError as error:
         raise InvalidDelegation(f"delegation proof is not canonical CBOR: {error}") from None
     if not isinstance(fields, dict):
@@ -247,7 +248,7 @@ def _signed_fields(proof: DelegationProof) -> dict[int, int | bytes | str]:
 
 def _preimage(proof: DelegationProof) -> bytes:
     """What an Ed25519 master key signs (spec 01 §6.2)."""
-    return _PREIMAGE_PREFIX + cbor.encode(_signed_fields(proof))
+    return _PREIMAGE_PREFIX + encode_cbor(_signed_fields(proof))
 
 
 def _check_structure(proof: DelegationProof) -> None:
