@@ -9,7 +9,7 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +116,13 @@ def no_leaks() -> Iterator[None]:
     yield
     gc.collect()
     assert not _open_sockets() - before, "the test left sockets open"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where `A2AL_TRIO_REQUIRE_INTEROP` is set, a lab test that skips has failed: its peer should be there."""
+    report = yield
+    if report.skipped and item.get_closest_marker("interop") and os.environ.get("A2AL_TRIO_REQUIRE_INTEROP"):
+        report.outcome = "failed"
+        report.longrepr = f"must not skip here: {report.longrepr}"
+    return report
