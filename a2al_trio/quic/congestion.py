@@ -124,10 +124,10 @@ class WindowUse:
             self._round_started_at = now
             self._last_peak, self._peak = self._peak, 0
 
-    def fills(self, window: int, *, slow_start: bool) -> bool:
+    def fills(self, window: int, *, slow_start: bool, datagram_size: int) -> bool:
         """Whether `window` is used enough to grow; doubling in slow start leaves half of it free at first."""
         peak = max(self._peak, self._last_peak)
-        return 2 * peak >= window if slow_start else peak + (window >> 3) >= window
+        return 2 * peak >= window if slow_start else peak + max(window >> 3, datagram_size) >= window
 
 
 @attrs.define
@@ -162,7 +162,9 @@ class NewReno:
         """See `CongestionController`."""
         self._use.on_acked(now, sent_at)
         slow_start = self._in_slow_start
-        if sent_at <= self._recovery_started_at or not self._use.fills(self.window, slow_start=slow_start):
+        if sent_at <= self._recovery_started_at:
+            return
+        if not self._use.fills(self.window, slow_start=slow_start, datagram_size=self._max_datagram_size):
             return
         if slow_start:
             self.window += acked_bytes

@@ -27,6 +27,8 @@ PROBE_RTT_SECONDS = 0.2
 FULL_PIPE_GROWTH = 1.25
 FULL_PIPE_ROUNDS = 3
 LOSS_TOLERANCE = 0.1
+LOSS_DATAGRAMS = 8
+"""Fewer losses in a round say nothing about their rate."""
 LOSS_REDUCTION = 0.7
 SENT_RUNS_LIMIT = 8192
 INFINITE = float("inf")
@@ -77,6 +79,7 @@ class Bbr:
     _cycle: int = 0
     _cycle_started_at: float = 0.0
     _probe_rtt_until: float | None = None
+    _window_before_probe: int = 0
     _window_cap: float = INFINITE
 
     @window.default
@@ -153,7 +156,7 @@ class Bbr:
 
     def _end_round(self, *, app_limited: bool) -> None:
         carried = self._round_delivered + self._round_lost
-        if self._round_lost > LOSS_TOLERANCE * carried:
+        if self._round_lost > max(LOSS_TOLERANCE * carried, LOSS_DATAGRAMS * self._max_datagram_size):
             self._window_cap = max(self.window * LOSS_REDUCTION, self._least_window())
             self._full_rounds = FULL_PIPE_ROUNDS
         elif self._window_cap < INFINITE:
@@ -176,14 +179,25 @@ class Bbr:
         elif expired and self.mode is Mode.PROBE_BANDWIDTH:
             self.mode = Mode.PROBE_RTT
             self._probe_rtt_until = None
+            self._window_before_probe = self.window
         if self.mode is Mode.PROBE_RTT:
-            if self._probe_rtt_until is None:
-                if in_flight <= self._least_window():
-                    self._probe_rtt_until = now + PROBE_RTT_SECONDS
-                    self.minimum_rtt = rtt.latest
-            elif now >= self._probe_rtt_until:
-                self._minimum_rtt_at = now
-                self._begin_probing_bandwidth(now)
+            self._probe_rtt(now, rtt, in_flight)
+
+    def _probe_rtt(self, now: float, rtt: RttSample, in_flight: int) -> None:
+        # The small window, not the path, now limits the delivery rate.
+        self.on_app_limited(now, in_flight)
+        if self._probe_rtt_until is None:
+            if in_flight <= self._probe_window():
+                self._probe_rtt_until = now + PROBE_RTT_SECONDS
+                self.minimum_rtt = rtt.latest
+        elif now >= self._probe_rtt_until:
+            self._minimum_rtt_at = now
+            self.window = self._window_before_probe
+            self._begin_probing_bandwidth(now)
+
+    def _probe_window(self) -> int:
+        """Half the bandwidth-delay product: no queue remains, and the path is not left idle."""
+        return max(int(self._bandwidth_delay() / 2), self._least_window())
 
     def _update_mode(self, now: float, in_flight: int) -> None:
         if self.mode is Mode.STARTUP and self._full_rounds >= FULL_PIPE_ROUNDS:
@@ -212,7 +226,7 @@ class Bbr:
 
     def _update_window(self, acked_bytes: int) -> None:
         if self.mode is Mode.PROBE_RTT:
-            self.window = self._least_window()
+            self.window = self._probe_window()
             return
         target = min(self._target_window(), self._window_cap)
         if self._full_rounds < FULL_PIPE_ROUNDS:

@@ -64,7 +64,7 @@ class Cubic:
         if sent_at <= self._recovery_started_at:
             return
         slow_start = self._in_slow_start
-        if not self._use.fills(self.window, slow_start=slow_start):
+        if not self._use.fills(self.window, slow_start=slow_start, datagram_size=self._max_datagram_size):
             self._skip_idle_time(now)
         elif slow_start:
             self._grow_in_slow_start(now, acked_bytes, sent_at, rtt)

@@ -1,0 +1,304 @@
+"""QUIC connections as Trio resources."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import attrs
+import trio
+
+from a2al_trio.errors import CloseCause, ConnectionLost
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.quic.driver.stream import QuicReceiveStream, QuicSendStream, QuicStream
+
+if TYPE_CHECKING:
+    from a2al_trio.quic.connection import QuicConnectionCore
+    from a2al_trio.quic.driver.endpoint import QuicEndpoint
+    from a2al_trio.quic.stats import ConnectionStats
+    from a2al_trio.quic.tls import SessionTicket
+
+__all__ = ["CloseReason", "QuicConnection"]
+
+UNIDIRECTIONAL = 0x2
+"""The bit of a stream ID that says so (RFC 9000 §2.1)."""
+
+
+@attrs.frozen
+class CloseReason:
+    """How a connection ended: who ended it, and the code and text that were said.
+
+    Codes are the application's own for `PEER_APP` and `LOCAL`, those of RFC 9000 §20 otherwise.
+    """
+
+    by: CloseCause
+    code: int = 0
+    reason: str = ""
+
+
+class Wait(enum.Enum):
+    """What tasks wait for at a connection."""
+
+    READY = enum.auto()
+    STREAM = enum.auto()
+    UNIDIRECTIONAL_STREAM = enum.auto()
+    CREDIT = enum.auto()
+    UNIDIRECTIONAL_CREDIT = enum.auto()
+    DATAGRAM = enum.auto()
+    END = enum.auto()
+
+
+class QuicConnection(trio.abc.AsyncResource):
+    """A QUIC connection, made by `QuicEndpoint.connect` or `QuicEndpoint.accept`.
+
+    Iterating over it yields the bidirectional streams the peer opens, until the peer closes the connection with code 0.
+    Leaving `async with` closes it with code 0. Closing throws away what has not arrived yet: the side that received the
+    last data closes first, the other awaits `wait_closed()`.
+    """
+
+    __slots__ = (
+        "_core",
+        "_endpoint",
+        "_lots",
+        "_opened",
+        "_opened_unidirectional",
+        "_streams",
+        "address_token",
+        "close_reason",
+        "session_ticket",
+    )
+
+    def __init__(self, endpoint: QuicEndpoint, core: QuicConnectionCore) -> None:
+        self._endpoint = endpoint
+        self._core = core
+        self._streams: dict[int, QuicSendStream | QuicReceiveStream] = {}
+        self._opened: deque[int] = deque()
+        self._opened_unidirectional: deque[int] = deque()
+        self._lots: dict[Wait, trio.lowlevel.ParkingLot] = {}
+        self.close_reason: CloseReason | None = None
+        """How the connection ended, or None while it is open."""
+        self.session_ticket: SessionTicket | None = None
+        """The latest TLS session ticket from the server, for `connect(ticket=...)` (RFC 8446 §4.6.1)."""
+        self.address_token: bytes | None = None
+        """The latest address validation token from the server, for `connect(token=...)` (RFC 9000 §8.1.3)."""
+
+    def __repr__(self) -> str:
+        state = self.close_reason.by.value if self.close_reason else "open"
+        return f"<QuicConnection with {self.peer_address} ({state})>"
+
+    # --- what is known about it --------------------------------------------------------------------------------
+
+    @property
+    def peer_certificates(self) -> tuple[bytes, ...]:
+        """The peer's certificate chain, DER, its own certificate first; empty if it sent none."""
+        return self._core.peer_certificates
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol both sides agreed on (RFC 7301)."""
+        return self._core.alpn
+
+    @property
+    def server_name(self) -> str | None:
+        """The server name the client asked for (RFC 6066 §3)."""
+        return self._core.server_name
+
+    @property
+    def local_address(self) -> SocketAddress:
+        """Our address on the current path; the host is the wildcard if the socket cannot tell."""
+        local = self._endpoint.local_address
+        return SocketAddress(self._core.local_host or local.host, local.port)
+
+    @property
+    def peer_address(self) -> SocketAddress:
+        """The peer's address on the current path."""
+        return self._core.peer_address
+
+    @property
+    def stats(self) -> ConnectionStats:
+        """A snapshot of round-trip time, window, losses and byte counts."""
+        return self._core.stats
+
+    # --- streams -----------------------------------------------------------------------------------------------
+
+    async def open_stream(self) -> QuicStream:
+        """Open a bidirectional stream, waiting while the peer allows no more.
+
+        The peer notices the stream when the first bytes or the end are sent on it.
+
+        Raises:
+            ConnectionLost: the connection ended, and not by our own `close`.
+            trio.ClosedResourceError: the connection was closed here.
+        """
+        stream_id = await self._open_stream(Wait.CREDIT)
+        stream = self._streams[stream_id] = QuicStream(self, stream_id)
+        return stream
+
+    async def open_unidirectional_stream(self) -> QuicSendStream:
+        """Open a stream that only we send on; otherwise like `open_stream`."""
+        stream_id = await self._open_stream(Wait.UNIDIRECTIONAL_CREDIT)
+        stream = self._streams[stream_id] = QuicSendStream(self, stream_id)
+        return stream
+
+    async def _open_stream(self, wait: Wait) -> int:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._require_open()
+            stream_id = self._core.open_stream(unidirectional=wait is Wait.UNIDIRECTIONAL_CREDIT)
+            if stream_id is not None:
+                # The peer may have allowed several: the next waiting task tries its luck.
+                self._wake(wait)
+                return stream_id
+            self._flush_soon()
+            await self._park(wait)
+
+    async def accept_stream(self) -> QuicStream:
+        """Wait for the next bidirectional stream of the peer; streams come in the order of their numbers.
+
+        Streams that had been opened before the connection ended are still handed out. Raises as `open_stream` does.
+        """
+        stream_id = await self._accept_stream(self._opened, Wait.STREAM)
+        stream = self._streams[stream_id] = QuicStream(self, stream_id)
+        return stream
+
+    async def accept_unidirectional_stream(self) -> QuicReceiveStream:
+        """Wait for the next stream that only the peer sends on; otherwise like `accept_stream`."""
+        stream_id = await self._accept_stream(self._opened_unidirectional, Wait.UNIDIRECTIONAL_STREAM)
+        stream = self._streams[stream_id] = QuicReceiveStream(self, stream_id)
+        return stream
+
+    async def _accept_stream(self, opened: deque[int], wait: Wait) -> int:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._require_not_closed_here()
+            if opened:
+                return opened.popleft()
+            self._require_open()
+            await self._park(wait)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> QuicStream:
+        try:
+            return await self.accept_stream()
+        except ConnectionLost as lost:
+            if lost.by is CloseCause.PEER_APP and lost.code == 0:
+                raise StopAsyncIteration from None
+            raise
+
+    def _forget_stream(self, stream_id: int) -> bool:
+        """Drop a stream; False if the connection has ended and the core needs no word about it."""
+        self._streams.pop(stream_id, None)
+        return self.close_reason is None
+
+    # --- datagrams ---------------------------------------------------------------------------------------------
+
+    @property
+    def max_datagram_size(self) -> int:
+        """The largest datagram that can be sent now; 0 if the peer takes none (RFC 9221 §3)."""
+        return self._core.max_datagram_size
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Send an unreliable datagram (RFC 9221); False if the queue was full and it was dropped.
+
+        Raises:
+            LocalProtocolError: it is larger than `max_datagram_size`.
+            ConnectionLost, trio.ClosedResourceError: as for `open_stream`.
+        """
+        self._require_open()
+        queued = self._core.send_datagram(data)
+        self._flush_soon()
+        return queued
+
+    async def receive_datagram(self) -> bytes:
+        """Wait for a datagram of the peer. Raises as `open_stream` does."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._require_open()
+            data = self._core.receive_datagram()
+            if data is not None:
+                return data
+            await self._park(Wait.DATAGRAM)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """Close at once: the peer learns `code` and `reason`, data under way in either direction is lost.
+
+        Tasks that use the connection or its streams get `trio.ClosedResourceError`. Does nothing if the connection has
+        ended already.
+        """
+        if self.close_reason is None:
+            self._core.close(code, reason, trio.current_time())
+            self._ended(CloseReason(CloseCause.LOCAL, code, reason))
+            self._endpoint._flush()
+
+    async def aclose(self) -> None:
+        """Close with code 0, see `close`."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, however it does; `close_reason` then says how."""
+        await trio.lowlevel.checkpoint()
+        while self.close_reason is None:
+            await self._park(Wait.END)
+
+    # --- between the endpoint and the waiting tasks --------------------------------------------------------------
+
+    async def _wait_ready(self) -> None:
+        while not self._core.ready:
+            self._require_open()
+            await self._park(Wait.READY)
+        self._require_open()
+
+    def _require_not_closed_here(self) -> None:
+        if self.close_reason is not None and self.close_reason.by is CloseCause.LOCAL:
+            raise trio.ClosedResourceError("the connection was closed here")
+
+    def _require_open(self) -> None:
+        end = self.close_reason
+        if end is not None:
+            self._require_not_closed_here()
+            raise ConnectionLost(end.by, end.code, end.reason) from self._core.close_error
+
+    async def _park(self, wait: Wait) -> None:
+        await self._lots.setdefault(wait, trio.lowlevel.ParkingLot()).park()
+
+    def _wake(self, wait: Wait) -> None:
+        """Let one task that waits for this try again."""
+        lot = self._lots.get(wait)
+        if lot is not None:
+            lot.unpark()
+
+    def _flush_soon(self) -> None:
+        self._endpoint._flush_soon()
+
+    def _stream_opened(self, stream_id: int) -> None:
+        if stream_id & UNIDIRECTIONAL:
+            self._opened_unidirectional.append(stream_id)
+            self._wake(Wait.UNIDIRECTIONAL_STREAM)
+        else:
+            self._opened.append(stream_id)
+            self._wake(Wait.STREAM)
+
+    def _ended(self, end: CloseReason) -> None:
+        """Note the end once, and let everybody who waits here find out."""
+        if self.close_reason is not None:
+            return
+        self.close_reason = end
+        for stream in self._streams.values():
+            stream._wake_all()
+        for lot in self._lots.values():
+            lot.unpark_all()

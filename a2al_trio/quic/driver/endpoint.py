@@ -1,0 +1,340 @@
+"""QUIC on a datagram socket: one core, three tasks, however many connections and streams there are.
+
+The receiving task takes whatever has arrived, hands it to the core, wakes the tasks that wait for it and sends what the
+core then has to say, with no checkpoint in between. Commands of the application mark the endpoint and the sending task
+runs in the next tick, so that everything all tasks said in one tick shares datagrams. The timing task keeps one
+deadline.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from typing import Self, assert_never
+
+import trio
+
+from a2al_trio.errors import CloseCause, ConnectionLost
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.datagram import DatagramSocket, Transmit
+from a2al_trio.quic.config import ClientTls, QuicConfig, ServerTls
+from a2al_trio.quic.connection import QuicConnectionCore
+from a2al_trio.quic.driver.connection import CloseReason, QuicConnection, Wait
+from a2al_trio.quic.driver.wakeup import Wakeup
+from a2al_trio.quic.endpoint import QuicEndpointCore
+from a2al_trio.quic.events import (
+    ConnectionEnded,
+    ConnectionReady,
+    DatagramsReadable,
+    NewTokenReceived,
+    PathChanged,
+    QuicEvent,
+    StreamOpened,
+    StreamReadable,
+    StreamsAvailable,
+    StreamWritable,
+    TicketReceived,
+)
+from a2al_trio.quic.tls import SessionTicket
+from a2al_trio.scopes import open_service_nursery
+
+__all__ = ["QuicEndpoint", "open_quic"]
+
+ACCEPT_QUEUE = 32
+GOODBYE_SECONDS = 0.25
+"""How long leaving `open_quic` waits for a full socket to take the last packets."""
+
+
+@asynccontextmanager
+async def open_quic(
+    socket: DatagramSocket,
+    config: QuicConfig | None = None,
+    *,
+    server: ServerTls | None = None,
+    accept_queue: int = ACCEPT_QUEUE,
+) -> AsyncIterator[QuicEndpoint]:
+    """Run QUIC on `socket`, which stays the caller's.
+
+    With `server` the endpoint accepts connections; every endpoint can connect. At most `accept_queue` connections wait
+    to be accepted, further ones are refused (CONNECTION_REFUSED, RFC 9000 §20.1). Leaving the block closes all
+    connections with code 0.
+    """
+    endpoint = QuicEndpoint(socket, config or QuicConfig(), server, accept_queue)
+    async with open_service_nursery("QUIC endpoint") as nursery:
+        nursery.start_soon(endpoint._receive)
+        nursery.start_soon(endpoint._keep_time)
+        nursery.start_soon(endpoint._send_when_asked)
+        try:
+            yield endpoint
+        finally:
+            endpoint._shut_down()
+            with trio.move_on_after(GOODBYE_SECONDS, shield=True):
+                await endpoint._drain()
+
+
+class QuicEndpoint:
+    """Connects and accepts on one socket; made by `open_quic`. Iterating over it yields accepted connections."""
+
+    __slots__ = (
+        "_accept_limit",
+        "_accepted",
+        "_accepting",
+        "_closed",
+        "_core",
+        "_drained",
+        "_flush_wanted",
+        "_is_server",
+        "_socket",
+        "_timer",
+        "_unsent",
+    )
+
+    def __init__(self, socket: DatagramSocket, config: QuicConfig, server: ServerTls | None, accept_queue: int) -> None:
+        self._socket = socket
+        self._core = QuicEndpointCore(config, server=server, entropy=secrets.token_bytes, now=trio.current_time())
+        self._is_server = server is not None
+        self._accept_limit = accept_queue
+        self._accepted: deque[QuicConnection] = deque()
+        self._accepting = trio.lowlevel.ParkingLot()
+        self._flush_wanted = Wakeup()
+        self._timer = trio.CancelScope()
+        self._unsent: Transmit | None = None
+        self._drained = trio.lowlevel.ParkingLot()
+        self._closed = False
+
+    @property
+    def local_address(self) -> SocketAddress:
+        """The address the socket is bound to."""
+        return self._socket.local_address
+
+    # --- connections -------------------------------------------------------------------------------------------
+
+    async def connect(
+        self,
+        address: SocketAddress,
+        *,
+        tls: ClientTls,
+        server_name: str = "",
+        token: bytes = b"",
+        ticket: SessionTicket | None = None,
+    ) -> QuicConnection:
+        """Connect to `address` and wait until the handshake is complete.
+
+        `server_name` is sent as SNI and handed to `tls.verify_peer`. `token` and `ticket` are an earlier connection's
+        `address_token` and `session_ticket`. Cancelling closes the half-open connection.
+
+        Raises:
+            ConnectionLost: the peer refused, did not answer, or broke the protocol. If `tls.verify_peer` turned its
+                certificate down, what it raised is the `__cause__`.
+            trio.ClosedResourceError: the endpoint has been closed.
+        """
+        await trio.lowlevel.checkpoint()
+        self._require_open()
+        core = self._core.connect(
+            address, tls=tls, server_name=server_name, now=trio.current_time(), token=token, ticket=ticket
+        )
+        connection = self._adopt(core)
+        self._flush()
+        try:
+            await connection._wait_ready()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def accept(self) -> QuicConnection:
+        """Wait for the next connection whose handshake is complete.
+
+        Raises:
+            trio.ClosedResourceError: the endpoint has been closed.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._accepted:
+            self._require_open()
+            await self._accepting.park()
+        return self._accepted.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> QuicConnection:
+        return await self.accept()
+
+    async def serve(
+        self,
+        handler: Callable[[QuicConnection], Awaitable[object]],
+        *,
+        task_status: trio.TaskStatus[SocketAddress] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run `handler` in a task of its own for every connection; returning closes the connection with code 0.
+
+        Never returns; cancel it to stop. A handler whose own connection is lost ends quietly, any other error of a
+        handler propagates. Reports the local address when started with `nursery.start`.
+        """
+
+        async def handle(connection: QuicConnection) -> None:
+            async with connection:
+                try:
+                    await handler(connection)
+                except ConnectionLost:
+                    if connection.close_reason is None:
+                        raise  # some other connection of the handler's
+
+        async with trio.open_nursery() as nursery:
+            task_status.started(self.local_address)
+            async for connection in self:
+                nursery.start_soon(handle, connection)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this QUIC endpoint was closed")
+
+    def _adopt(self, core: QuicConnectionCore) -> QuicConnection:
+        connection = QuicConnection(self, core)
+        core.user_data = connection
+        return connection
+
+    # --- the three tasks ---------------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        receive, take = self._socket.receive, self._core.receive_datagrams
+        while True:
+            batches = await receive()
+            now = trio.current_time()
+            for batch in batches:
+                take(batch, now)
+            self._flush(now)
+
+    async def _keep_time(self) -> None:
+        while True:
+            due = self._core.next_timeout()
+            with trio.CancelScope(deadline=math.inf if due is None else due) as self._timer:
+                await trio.sleep_forever()
+            # The deadline is only ever moved forward to an earlier time, so it may come before anything is due.
+            now = trio.current_time()
+            due = self._core.next_timeout()
+            if due is not None and due <= now:
+                self._core.handle_timeout(now)
+                self._flush(now)
+
+    async def _send_when_asked(self) -> None:
+        while True:
+            if self._unsent is None:
+                self._drained.unpark_all()
+                await self._flush_wanted.wait()
+            else:
+                await self._socket.wait_writable()
+                self._send_rest()
+            self._flush()
+
+    async def _drain(self) -> None:
+        while self._unsent is not None:
+            await self._drained.park()
+
+    def _flush_soon(self) -> None:
+        """Send what commands of the application brought about, once all tasks of this tick have had their say."""
+        if self._core.transmit_due:
+            self._flush_wanted.wake()
+
+    # --- input, then drain ---------------------------------------------------------------------------------------
+
+    def _flush(self, now: float | None = None) -> None:
+        """Hand out events, send what there is to send, and see to the timer."""
+        core = self._core
+        if now is None:
+            now = trio.current_time()
+        self._dispatch()
+        if core.transmit_due and self._unsent is None:
+            self._transmit(now)
+            self._dispatch()
+        due = core.next_timeout()
+        if due is not None and due < self._timer.deadline:
+            self._timer.deadline = due
+
+    def _transmit(self, now: float) -> None:
+        send = self._socket.send_nowait
+        with closing(self._core.datagrams_to_send(now)) as transmits:
+            for transmit in transmits:
+                taken = send(transmit)
+                if taken < len(transmit.data):
+                    self._keep_rest(transmit, taken)
+                    self._flush_wanted.wake()
+                    return
+
+    def _keep_rest(self, transmit: Transmit, taken: int) -> None:
+        # The core reuses its buffer, so what the socket did not take is copied; only one run at a time ever is.
+        self._unsent = Transmit(
+            bytes(memoryview(transmit.data)[taken:]),
+            transmit.segment_size,
+            transmit.destination,
+            transmit.ecn,
+            transmit.source_host,
+        )
+
+    def _send_rest(self) -> None:
+        rest, self._unsent = self._unsent, None
+        if rest is not None:
+            taken = self._socket.send_nowait(rest)
+            if taken < len(rest.data):
+                self._keep_rest(rest, taken)
+
+    def _dispatch(self) -> None:
+        next_event = self._core.next_event
+        while (event := next_event()) is not None:
+            self._handle(event)
+
+    def _handle(self, event: QuicEvent) -> None:
+        if isinstance(event, ConnectionReady):
+            self._ready(event.connection)
+            return
+        connection = event.connection.user_data
+        if not isinstance(connection, QuicConnection):
+            return  # refused before anyone saw it
+        match event:
+            case StreamReadable(stream_id=stream_id):
+                if (stream := connection._streams.get(stream_id)) is not None:
+                    stream._receiving_wakeup.wake()
+            case StreamWritable(stream_id=stream_id):
+                if (stream := connection._streams.get(stream_id)) is not None:
+                    stream._wake_sender()
+            case StreamOpened(stream_id=stream_id):
+                connection._stream_opened(stream_id)
+            case StreamsAvailable(unidirectional=unidirectional):
+                connection._wake(Wait.UNIDIRECTIONAL_CREDIT if unidirectional else Wait.CREDIT)
+            case DatagramsReadable():
+                connection._wake(Wait.DATAGRAM)
+            case ConnectionEnded(by=by, code=code, reason=reason):
+                connection._ended(CloseReason(by, code, reason))
+            case TicketReceived(ticket=ticket):
+                connection.session_ticket = ticket
+            case NewTokenReceived(token=token):
+                connection.address_token = token
+            case PathChanged():
+                pass  # `peer_address` asks the core
+            case _:
+                assert_never(event)
+
+    def _ready(self, core: QuicConnectionCore) -> None:
+        if isinstance(core.user_data, QuicConnection):
+            core.user_data._wake(Wait.READY)
+            return
+        if len(self._accepted) >= self._accept_limit:
+            # Connections that ended while they waited do not keep others out.
+            self._accepted = deque(waiting for waiting in self._accepted if waiting.close_reason is None)
+        if len(self._accepted) >= self._accept_limit or self._closed:
+            self._core.refuse(core)
+        else:
+            self._accepted.append(self._adopt(core))
+            self._accepting.unpark()
+
+    def _shut_down(self) -> None:
+        self._closed = True
+        for core in list(self._core.connections):
+            if isinstance(core.user_data, QuicConnection):
+                core.user_data._ended(CloseReason(CloseCause.LOCAL))
+        self._core.close_all(0, "", trio.current_time())
+        self._accepting.unpark_all()
+        self._flush()

@@ -1,0 +1,313 @@
+"""QUIC streams as Trio streams, with backpressure in both directions.
+
+Sending waits while the stream's send buffer is full; flow control credit is granted as the application takes bytes, so
+a slow reader slows the sender down and nothing piles up here. One task may send and one may receive at a time.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from a2al_trio.errors import RemoteProtocolError, StreamStopped
+from a2al_trio.quic.driver.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from a2al_trio.quic.driver.connection import QuicConnection
+
+__all__ = ["QuicReceiveStream", "QuicSendStream", "QuicStream"]
+
+RECEIVE_SIZE = 256 * 1024
+"""How much `receive_some` returns at most when not told; a whole batch of datagrams fits."""
+
+Buffer = bytes | bytearray | memoryview
+
+
+class _StreamBase:
+    """What all three kinds of stream share: the place in the connection, and closing."""
+
+    __slots__ = (
+        "_closed",
+        "_connection",
+        "_finished",
+        "_full",
+        "_peeked",
+        "_receive_ended",
+        "_receiving",
+        "_receiving_wakeup",
+        "_sending",
+        "_sending_wakeup",
+        "stream_id",
+    )
+    _sends = True
+    _receives = True
+
+    def __init__(self, connection: QuicConnection, stream_id: int) -> None:
+        self._connection = connection
+        self.stream_id = stream_id
+        self._closed = False
+        self._sending = self._receiving = False
+        self._finished = not self._sends
+        self._full = False
+        self._receive_ended = not self._receives
+        self._peeked = b""
+        self._sending_wakeup = Wakeup()
+        self._receiving_wakeup = Wakeup()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.stream_id} of {self._connection!r}>"
+
+    def _wake_all(self) -> None:
+        self._full = False
+        self._sending_wakeup.wake()
+        self._receiving_wakeup.wake()
+
+    def _wake_sender(self) -> None:
+        self._full = False
+        self._sending_wakeup.wake()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed here")
+        self._connection._require_open()
+
+    async def aclose(self) -> None:
+        """Finish sending and stop receiving.
+
+        What was sent is still delivered; the peer is told to stop sending. Closing while cancelled abandons the stream
+        instead (RESET_STREAM with code 0), so that the peer never takes half a message for a whole one.
+        """
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closed = True
+        self._wake_all()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            self._leave(finish=False)
+            raise
+        self._leave(finish=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close; a block that ends in an exception has not said all it wanted, so the stream is reset."""
+        if error_type is not None and not self._closed:
+            self._closed = True
+            self._wake_all()
+            self._leave(finish=False)
+        await self.aclose()
+
+    def _leave(self, *, finish: bool) -> None:
+        """Say goodbye to the core, which forgets the stream once the peer has done its part."""
+        connection = self._connection
+        if connection._forget_stream(self.stream_id):
+            core = connection._core
+            if not self._finished:
+                self._finished = True
+                try:
+                    if finish:
+                        core.write(self.stream_id, b"", True)
+                    else:
+                        core.reset(self.stream_id, 0)
+                except StreamStopped:
+                    pass  # the peer has no use for the end either
+            if not self._receive_ended:
+                core.stop(self.stream_id, 0)
+            core.forget(self.stream_id)
+            connection._flush_soon()
+
+
+class QuicSendStream(_StreamBase, trio.abc.SendStream):
+    """The sending half of a QUIC stream; `open_unidirectional_stream` returns one."""
+
+    __slots__ = ()
+    _receives = False
+
+    async def send_all(self, data: Buffer) -> None:
+        """Send all of `data`; waits while the send buffer is full.
+
+        Returning means that the data will be sent, not that it has arrived. If this is cancelled, part of the data may
+        have been sent.
+
+        Raises:
+            StreamStopped: the peer does not want more.
+            ConnectionLost: the connection ended, and not by our own `close`.
+            trio.ClosedResourceError: this stream, its sending half or the connection was closed here.
+            trio.BusyResourceError: another task is sending on this stream.
+        """
+        with _Busy(self, "_sending"):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._require_sending()
+            core, stream_id, size = self._connection._core, self.stream_id, len(data)
+            accepted = core.write(stream_id, data)
+            self._connection._flush_soon()
+            if accepted == size:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            view = memoryview(data)
+            while accepted < size:
+                self._full = True
+                await self._sending_wakeup.wait()
+                self._require_sending()
+                accepted += core.write(stream_id, view[accepted:])
+                self._connection._flush_soon()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the send buffer has room; raises as `send_all` does."""
+        with _Busy(self, "_sending"):
+            await trio.lowlevel.checkpoint()
+            self._require_sending()
+            while self._full:
+                await self._sending_wakeup.wait()
+                self._require_sending()
+
+    async def send_eof(self) -> None:
+        """Finish sending: the peer reads what was sent and then the end. Receiving goes on; calling twice is fine."""
+        with _Busy(self, "_sending"):
+            await trio.lowlevel.checkpoint()
+            self._require_open()
+            if not self._finished:
+                self._finished = True
+                self._connection._core.write(self.stream_id, b"", True)
+                self._connection._flush_soon()
+
+    def reset(self, code: int = 0) -> None:
+        """Abandon sending (RFC 9000 §19.4): the peer's reads raise `StreamReset` with this application code."""
+        if not self._closed and self._connection.close_reason is None:
+            self._finished = True
+            self._connection._core.reset(self.stream_id, code)
+            self._connection._flush_soon()
+            self._wake_sender()
+
+    def _require_sending(self) -> None:
+        self._require_open()
+        if self._finished:
+            raise trio.ClosedResourceError("the sending half of this stream was finished or reset here")
+
+
+class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
+    """The receiving half of a QUIC stream; `accept_unidirectional_stream` returns one."""
+
+    __slots__ = ()
+    _sends = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Wait for data and return it, at most `max_bytes`; `b""` is the end of the stream.
+
+        Raises:
+            StreamReset: the peer abandoned the stream.
+            ConnectionLost: the connection ended, and not by our own `close`; a stream that had arrived completely
+                before that can still be read to its end.
+            trio.ClosedResourceError: the stream or the connection was closed here.
+            trio.BusyResourceError: another task is receiving on this stream.
+        """
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with _Busy(self, "_receiving"):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._require_open_for_receiving()
+            if self._peeked:
+                size = len(self._peeked) if max_bytes is None else max_bytes
+                data, self._peeked = self._peeked[:size], self._peeked[size:]
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+            return await self._receive(RECEIVE_SIZE if max_bytes is None else max_bytes)
+
+    async def _receive(self, limit: int) -> bytes:
+        """Take up to `limit` bytes from the core, waiting if there are none; cancelled, it has taken nothing."""
+        data = self._take(limit)
+        if data is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        while data is None:
+            await self._receiving_wakeup.wait()
+            self._require_open_for_receiving()
+            data = self._take(limit)
+        return data
+
+    def _take(self, limit: int) -> bytes | None:
+        if self._receive_ended:
+            return b""
+        connection = self._connection
+        data = connection._core.read(self.stream_id, limit)
+        if data == b"":
+            self._receive_ended = True
+        # Taking bytes may have made new credit worth telling the peer.
+        connection._flush_soon()
+        return data
+
+    async def peek(self, size: int) -> bytes:
+        """Wait for the next `size` bytes, or the end, and return them without taking them.
+
+        Meant for telling protocols apart by their first few bytes. Raises as `receive_some` does.
+        """
+        with _Busy(self, "_receiving"):
+            await trio.lowlevel.checkpoint()
+            self._require_open_for_receiving()
+            while len(self._peeked) < size and not self._receive_ended:
+                self._peeked += await self._receive(size - len(self._peeked))
+            return self._peeked[:size]
+
+    async def receive_all(self, *, limit: int) -> bytes:
+        """Receive everything up to the end of the stream.
+
+        Raises as `receive_some` does, and `RemoteProtocolError` if more than `limit` bytes come.
+        """
+        chunks = []
+        size = 0
+        while data := await self.receive_some():
+            chunks.append(data)
+            size += len(data)
+            if size > limit:
+                raise RemoteProtocolError(f"the peer sent more than {limit} bytes on stream {self.stream_id}")
+        return b"".join(chunks)
+
+    def stop(self, code: int = 0) -> None:
+        """Ask the peer to stop sending (RFC 9000 §19.5); what still arrives is thrown away."""
+        if not self._closed and self._connection.close_reason is None and not self._receive_ended:
+            self._receive_ended = True
+            self._peeked = b""
+            self._connection._core.stop(self.stream_id, code)
+            self._connection._flush_soon()
+            self._receiving_wakeup.wake()
+
+    def _require_open_for_receiving(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed here")
+        self._connection._require_not_closed_here()
+
+
+class QuicStream(QuicSendStream, QuicReceiveStream, trio.abc.HalfCloseableStream):
+    """A bidirectional QUIC stream.
+
+    `stream_id` is its number in the connection (RFC 9000 §2.1). Iterating over it yields chunks up to the end.
+    """
+
+    __slots__ = ()
+    _sends = True
+    _receives = True
+
+
+class _Busy:
+    """Lets one task at a time into one direction of a stream."""
+
+    __slots__ = ("_flag", "_stream")
+
+    def __init__(self, stream: _StreamBase, flag: str) -> None:
+        self._stream = stream
+        self._flag = flag
+
+    def __enter__(self) -> None:
+        if getattr(self._stream, self._flag):
+            raise trio.BusyResourceError(f"another task is {self._flag[1:]} on this stream")
+        setattr(self._stream, self._flag, True)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self._stream, self._flag, False)
