@@ -37,5 +37,8 @@ class ReceiveBuffer:
 class BufferedSocket(DatagramSocket, Protocol):
     """A socket that can read into memory of its caller, who thereby decides how long the views stay valid."""
 
-    async def receive_into(self, buffer: ReceiveBuffer) -> list[Received]:
-        """Do as `receive`, with views of `buffer` behind what it holds already; it must have room."""
+    async def wait_readable(self) -> None:
+        """Wait until `read_nowait` is worth calling; raises as `receive` does."""
+
+    def read_nowait(self, buffer: ReceiveBuffer) -> list[Received]:
+        """Read what is there, up to a bound, behind what `buffer` holds; empty if there is nothing after all."""

@@ -97,26 +97,26 @@ class UdpSocket:
         """See `DatagramSocket`."""
         if self._buffer is None:
             self._buffer = ReceiveBuffer()
-        self._buffer.used = 0
-        return await self.receive_into(self._buffer)
+        while True:
+            await self.wait_readable()
+            self._buffer.used = 0
+            if batch := self.read_nowait(self._buffer):
+                return batch
 
-    async def receive_into(self, buffer: ReceiveBuffer) -> list[Received]:
+    async def wait_readable(self) -> None:
         """See `BufferedSocket`."""
         if self._closed:
             raise trio.ClosedResourceError("this socket is closed")
         if self._saturated:
             # The last read stopped at its bound, so there is more: looking is cheaper than being told.
             await trio.lowlevel.checkpoint()
-            if self._closed:
-                raise trio.ClosedResourceError("this socket is closed")
-            if batch := self._read(buffer):
-                return batch
-        while True:
+        else:
             await trio.lowlevel.wait_readable(self._sock)
-            if batch := self._read(buffer):
-                return batch
 
-    def _read(self, buffer: ReceiveBuffer) -> list[Received]:
+    def read_nowait(self, buffer: ReceiveBuffer) -> list[Received]:
+        """See `BufferedSocket`."""
+        if self._closed:
+            raise trio.ClosedResourceError("this socket is closed")
         batch: list[Received] = []
         view, used, last_start = buffer.view, buffer.used, buffer.size - MAX_READ
         sources, arrivals, has_control = self._sources, self._arrivals, self._has_control

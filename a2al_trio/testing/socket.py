@@ -61,7 +61,9 @@ class SimSocket:
         return bound if bound.host not in ("0.0.0.0", "::") else SocketAddress(self._node.hosts[0], bound.port)
 
     def deliver(self, packet: Packet) -> None:
-        """Take a packet off the wire."""
+        """Take a packet off the wire; empty datagrams are ignored, as by real sockets."""
+        if not packet.data:
+            return
         if self._inbox_bytes + len(packet.data) > RECEIVE_BUFFER:
             self.dropped += 1
             return
@@ -78,7 +80,7 @@ class SimSocket:
         for old in self._handed_out:
             old[:] = bytes([0xDD]) * len(old)
         self._handed_out = []
-        await self._wait_readable()
+        await self.wait_readable()
         batch: list[Received] = []
         while self._inbox and len(batch) < MAX_READS:
             run = self._take_run(MAX_RUN * MAX_DATAGRAM)
@@ -87,9 +89,10 @@ class SimSocket:
             batch.append(self._received(run, memoryview(data)))
         return batch
 
-    async def receive_into(self, buffer: ReceiveBuffer) -> list[Received]:
+    def read_nowait(self, buffer: ReceiveBuffer) -> list[Received]:
         """See `BufferedSocket`."""
-        await self._wait_readable()
+        if self._closed:
+            raise trio.ClosedResourceError("this socket is closed")
         batch: list[Received] = []
         while self._inbox and len(batch) < MAX_READS and buffer.has_room:
             start = buffer.used
@@ -100,7 +103,8 @@ class SimSocket:
             batch.append(self._received(run, buffer.view[start : buffer.used]))
         return batch
 
-    async def _wait_readable(self) -> None:
+    async def wait_readable(self) -> None:
+        """See `BufferedSocket`."""
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this socket")
         self._receiving = True
@@ -123,19 +127,19 @@ class SimSocket:
             packet, size = self._inbox[0], len(self._inbox[0].data)
             if (packet.source, packet.destination, packet.ecn) != flow or size > len(first.data):
                 break
-            if size > room or (run and size == 0):
+            if size > room:
                 break
             run.append(self._inbox.popleft())
             room -= size
             self._inbox_bytes -= size
-            if size < len(first.data) or size == 0:
+            if size < len(first.data):
                 break
         return run
 
     @staticmethod
     def _received(run: list[Packet], data: memoryview) -> Received:
         first = run[0]
-        return Received(data, max(1, len(first.data)), first.source, ecn=first.ecn, local_host=first.destination.host)
+        return Received(data, len(first.data), first.source, ecn=first.ecn, local_host=first.destination.host)
 
     def send_nowait(self, transmit: Transmit) -> int:
         """See `DatagramSocket`; datagrams to a family the host lacks vanish."""
