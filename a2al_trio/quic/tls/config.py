@@ -96,6 +96,8 @@ class ClientTls:
     """Key exchange groups we can do, preferred first."""
     key_shares: tuple[NamedGroup, ...] = (NamedGroup.X25519,)
     """Groups we guess the server will take; another of `groups` costs it a HelloRetryRequest and a round trip."""
+    tickets: bool = False
+    """Whether to ask for session tickets, to resume sessions with."""
     early_data: bool = False
     """Whether to send 0-RTT data when a session ticket allows it; such data can be replayed by an attacker."""
     keylog: KeyLog | None = None

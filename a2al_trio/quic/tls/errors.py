@@ -5,7 +5,7 @@ from __future__ import annotations
 from a2al_trio.errors import A2alError, DecodeError
 from a2al_trio.quic.tls.codepoints import AlertDescription
 
-__all__ = ["PeerRejected", "TlsAlert"]
+__all__ = ["PeerRejected", "TlsAlert", "TlsViolation"]
 
 
 class TlsAlert(DecodeError):
@@ -23,6 +23,18 @@ class TlsAlert(DecodeError):
     def quic_error_code(self) -> int:
         """The CRYPTO_ERROR code of the alert (RFC 9001 §4.8)."""
         return 0x100 + self.alert
+
+
+class TlsViolation(TlsAlert):
+    """TLS was used in a way QUIC forbids: the connection ends with PROTOCOL_VIOLATION instead of an alert."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(AlertDescription.UNEXPECTED_MESSAGE, reason)
+
+    @property
+    def quic_error_code(self) -> int:
+        """PROTOCOL_VIOLATION (RFC 9000 §20.1)."""
+        return 0x0A
 
 
 class PeerRejected(A2alError):
