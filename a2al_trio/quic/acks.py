@@ -1,0 +1,76 @@
+"""Which packets of a space arrived and when to acknowledge them (RFC 9000 §13.2)."""
+
+from __future__ import annotations
+
+import attrs
+
+from a2al_trio.quic.ranges import RangeSet
+
+__all__ = ["MAX_RANGES", "AckTracker"]
+
+MAX_RANGES = 256
+"""Ranges kept; below the lowest, packets count as seen (RFC 9000 §13.2.3 lets us drop old ranges)."""
+
+ELICITING_THRESHOLD = 2
+"""Ack-eliciting packets after which an ACK is due at once (RFC 9000 §13.2.2)."""
+
+
+@attrs.define(eq=False)
+class AckTracker:
+    """Received packet numbers of one space; `due_at` is when an ACK must leave, infinite if none is owed.
+
+    `max_delay` is how long one may be held back, 0 in Initial and Handshake.
+    """
+
+    max_delay: float
+    received: RangeSet = attrs.field(factory=RangeSet, init=False)
+    largest: int = attrs.field(default=-1, init=False)
+    largest_at: float = attrs.field(default=0.0, init=False)
+    floor: int = attrs.field(default=0, init=False)
+    due_at: float = attrs.field(default=float("inf"), init=False)
+    ecn_counts: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0], init=False)
+    _eliciting: int = attrs.field(default=0, init=False)
+
+    def is_duplicate(self, number: int) -> bool:
+        """Whether the packet was seen before, or is too old to tell."""
+        return number <= self.largest and (number < self.floor or number in self.received)
+
+    def on_received(self, first: int, last: int, *, eliciting: int, ecn: int, now: float) -> None:
+        """Note packets `first` to `last`, none of them a duplicate, `eliciting` of them ack-eliciting."""
+        self.ecn_counts[ecn] += last - first + 1
+        in_order = first == self.largest + 1
+        received = self.received
+        received.add(first, last + 1)
+        if len(received) > MAX_RANGES:
+            self.floor = received.drop_first()[1]
+        if last > self.largest:
+            self.largest = last
+            self.largest_at = now
+        if eliciting:
+            self._eliciting += eliciting
+            # Reordering, loss and congestion marks are news the sender waits for (RFC 9000 §13.2.1).
+            if self._eliciting >= ELICITING_THRESHOLD or not in_order or ecn == 3:
+                self.due_at = now
+            elif now + self.max_delay < self.due_at:
+                self.due_at = now + self.max_delay
+
+    def ack_now(self, now: float) -> None:
+        """Owe an ACK at once, if there is anything to acknowledge."""
+        if self.received:
+            self.due_at = now
+
+    def on_ack_sent(self) -> None:
+        """An ACK of everything received left."""
+        self._eliciting = 0
+        self.due_at = float("inf")
+
+    @property
+    def is_worth_adding(self) -> bool:
+        """Whether an ACK should ride along in a packet that leaves anyway."""
+        return self._eliciting > 0
+
+    def forget_to(self, largest: int) -> None:
+        """The peer knows of our ACK up to `largest`: do not repeat those ranges (RFC 9000 §13.2.4)."""
+        if largest >= self.floor:
+            self.received.subtract(0, largest)
+            self.floor = max(self.floor, largest)

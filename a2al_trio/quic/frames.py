@@ -1,0 +1,503 @@
+"""Frames (RFC 9000 §19; DATAGRAM: RFC 9221): values, decoding and encoding.
+
+The usual frames of bulk transfer never pass through here, see receive.py and transmit.py; everything else does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from a2al_trio.quic.errors import FrameDecodeError, TransportErrorCode
+from a2al_trio.quic.ranges import RangeSet
+from a2al_trio.quic.varint import MAX_VARINT, VarintError, decode_varint, encode_varint
+
+__all__ = [
+    "AckFrame",
+    "ConnectionCloseFrame",
+    "CryptoFrame",
+    "DataBlockedFrame",
+    "DatagramFrame",
+    "Frame",
+    "FrameContext",
+    "HandshakeDoneFrame",
+    "MaxDataFrame",
+    "MaxStreamDataFrame",
+    "MaxStreamsFrame",
+    "NewConnectionIdFrame",
+    "NewTokenFrame",
+    "PaddingFrame",
+    "PathChallengeFrame",
+    "PathResponseFrame",
+    "PingFrame",
+    "ResetStreamFrame",
+    "RetireConnectionIdFrame",
+    "StopSendingFrame",
+    "StreamDataBlockedFrame",
+    "StreamFrame",
+    "StreamsBlockedFrame",
+    "decode_frames",
+    "encode_ack",
+    "encode_connection_close",
+    "encode_new_connection_id",
+    "encode_varints",
+]
+
+
+@attrs.frozen
+class PaddingFrame:
+    """One or more PADDING bytes."""
+
+
+@attrs.frozen
+class PingFrame:
+    """PING."""
+
+
+@attrs.frozen
+class AckFrame:
+    """ACK: half-open ranges, ascending; `delay` is in units of the sender's ack_delay_exponent."""
+
+    ranges: tuple[tuple[int, int], ...]
+    delay: int
+    ecn_counts: tuple[int, int, int] | None = None
+
+
+@attrs.frozen
+class ResetStreamFrame:
+    """RESET_STREAM."""
+
+    stream_id: int
+    code: int
+    final_size: int
+
+
+@attrs.frozen
+class StopSendingFrame:
+    """STOP_SENDING."""
+
+    stream_id: int
+    code: int
+
+
+@attrs.frozen
+class CryptoFrame:
+    """CRYPTO."""
+
+    offset: int
+    data: bytes
+
+
+@attrs.frozen
+class NewTokenFrame:
+    """NEW_TOKEN."""
+
+    token: bytes
+
+
+@attrs.frozen
+class StreamFrame:
+    """STREAM."""
+
+    stream_id: int
+    offset: int
+    data: bytes
+    fin: bool
+
+
+@attrs.frozen
+class MaxDataFrame:
+    """MAX_DATA."""
+
+    maximum: int
+
+
+@attrs.frozen
+class MaxStreamDataFrame:
+    """MAX_STREAM_DATA."""
+
+    stream_id: int
+    maximum: int
+
+
+@attrs.frozen
+class MaxStreamsFrame:
+    """MAX_STREAMS."""
+
+    unidirectional: bool
+    maximum: int
+
+
+@attrs.frozen
+class DataBlockedFrame:
+    """DATA_BLOCKED."""
+
+    limit: int
+
+
+@attrs.frozen
+class StreamDataBlockedFrame:
+    """STREAM_DATA_BLOCKED."""
+
+    stream_id: int
+    limit: int
+
+
+@attrs.frozen
+class StreamsBlockedFrame:
+    """STREAMS_BLOCKED."""
+
+    unidirectional: bool
+    limit: int
+
+
+@attrs.frozen
+class NewConnectionIdFrame:
+    """NEW_CONNECTION_ID."""
+
+    sequence: int
+    retire_prior_to: int
+    connection_id: bytes
+    reset_token: bytes
+
+
+@attrs.frozen
+class RetireConnectionIdFrame:
+    """RETIRE_CONNECTION_ID."""
+
+    sequence: int
+
+
+@attrs.frozen
+class PathChallengeFrame:
+    """PATH_CHALLENGE."""
+
+    data: bytes
+
+
+@attrs.frozen
+class PathResponseFrame:
+    """PATH_RESPONSE."""
+
+    data: bytes
+
+
+@attrs.frozen
+class ConnectionCloseFrame:
+    """CONNECTION_CLOSE of the transport, or of the application if `is_application`."""
+
+    is_application: bool
+    code: int
+    frame_type: int
+    reason: str
+
+
+@attrs.frozen
+class HandshakeDoneFrame:
+    """HANDSHAKE_DONE."""
+
+
+@attrs.frozen
+class DatagramFrame:
+    """DATAGRAM."""
+
+    data: bytes
+
+
+Frame = (
+    PaddingFrame
+    | PingFrame
+    | AckFrame
+    | ResetStreamFrame
+    | StopSendingFrame
+    | CryptoFrame
+    | NewTokenFrame
+    | StreamFrame
+    | MaxDataFrame
+    | MaxStreamDataFrame
+    | MaxStreamsFrame
+    | DataBlockedFrame
+    | StreamDataBlockedFrame
+    | StreamsBlockedFrame
+    | NewConnectionIdFrame
+    | RetireConnectionIdFrame
+    | PathChallengeFrame
+    | PathResponseFrame
+    | ConnectionCloseFrame
+    | HandshakeDoneFrame
+    | DatagramFrame
+)
+
+_PADDING, _PING, _HANDSHAKE_DONE = PaddingFrame(), PingFrame(), HandshakeDoneFrame()
+_ZEROS = re.compile(rb"\0*").match
+_Decoded = tuple[Frame, int]
+
+
+class FrameContext:
+    """Which frames a kind of packet may carry (RFC 9000 §12.4, table 3)."""
+
+    INITIAL = HANDSHAKE = frozenset((0x00, 0x01, 0x02, 0x03, 0x06, 0x1C))
+    ONE_RTT = frozenset((*range(0x1F), 0x30, 0x31))
+    ZERO_RTT = ONE_RTT - {0x02, 0x03, 0x06, 0x07, 0x19, 0x1B, 0x1E}
+
+
+def _padding(data: bytes, position: int, _type: int) -> _Decoded:
+    match = _ZEROS(data, position)
+    return _PADDING, match.end() if match else position
+
+
+def _ping(_data: bytes, position: int, _type: int) -> _Decoded:
+    return _PING, position
+
+
+def _ack(data: bytes, position: int, frame_type: int) -> _Decoded:
+    largest, position = decode_varint(data, position)
+    delay, position = decode_varint(data, position)
+    count, position = decode_varint(data, position)
+    first, position = decode_varint(data, position)
+    if count * 2 > len(data) - position:
+        raise FrameDecodeError("ACK ranges are cut off", frame_type)
+    low = largest - first
+    ranges = [(low, largest + 1)]
+    for _ in range(count):
+        gap, position = decode_varint(data, position)
+        size, position = decode_varint(data, position)
+        high = low - gap - 2
+        low = high - size
+        ranges.append((low, high + 1))
+    if low < 0:
+        raise FrameDecodeError("ACK of a negative packet number", frame_type)
+    counts = None
+    if frame_type == 0x03:
+        ect0, position = decode_varint(data, position)
+        ect1, position = decode_varint(data, position)
+        ce, position = decode_varint(data, position)
+        counts = (ect0, ect1, ce)
+    ranges.reverse()
+    return AckFrame(tuple(ranges), delay, counts), position
+
+
+def _reset_stream(data: bytes, position: int, frame_type: int) -> _Decoded:
+    stream_id, position = decode_varint(data, position)
+    code, position = decode_varint(data, position)
+    final_size, position = decode_varint(data, position)
+    return ResetStreamFrame(stream_id, code, final_size), position
+
+
+def _stop_sending(data: bytes, position: int, frame_type: int) -> _Decoded:
+    stream_id, position = decode_varint(data, position)
+    code, position = decode_varint(data, position)
+    return StopSendingFrame(stream_id, code), position
+
+
+def _sized(data: bytes, position: int, frame_type: int) -> tuple[bytes, int]:
+    size, position = decode_varint(data, position)
+    if size > len(data) - position:
+        raise FrameDecodeError("frame is cut off", frame_type)
+    return data[position : position + size], position + size
+
+
+def _crypto(data: bytes, position: int, frame_type: int) -> _Decoded:
+    offset, position = decode_varint(data, position)
+    body, position = _sized(data, position, frame_type)
+    if offset + len(body) > MAX_VARINT:
+        raise FrameDecodeError("CRYPTO offset is too large", frame_type)
+    return CryptoFrame(offset, body), position
+
+
+def _new_token(data: bytes, position: int, frame_type: int) -> _Decoded:
+    token, position = _sized(data, position, frame_type)
+    if not token:
+        raise FrameDecodeError("empty token", frame_type)
+    return NewTokenFrame(token), position
+
+
+def _stream(data: bytes, position: int, frame_type: int) -> _Decoded:
+    stream_id, position = decode_varint(data, position)
+    offset = 0
+    if frame_type & 4:
+        offset, position = decode_varint(data, position)
+    if frame_type & 2:
+        body, position = _sized(data, position, frame_type)
+    else:
+        body = data[position:]
+        position = len(data)
+    if offset + len(body) > MAX_VARINT:
+        raise FrameDecodeError("stream offset is too large", frame_type)
+    return StreamFrame(stream_id, offset, body, bool(frame_type & 1)), position
+
+
+def _max_data(data: bytes, position: int, _type: int) -> _Decoded:
+    maximum, position = decode_varint(data, position)
+    return MaxDataFrame(maximum), position
+
+
+def _max_stream_data(data: bytes, position: int, _type: int) -> _Decoded:
+    stream_id, position = decode_varint(data, position)
+    maximum, position = decode_varint(data, position)
+    return MaxStreamDataFrame(stream_id, maximum), position
+
+
+def _max_streams(data: bytes, position: int, frame_type: int) -> _Decoded:
+    maximum, position = decode_varint(data, position)
+    if maximum > 1 << 60:
+        raise FrameDecodeError("more than 2^60 streams", frame_type)
+    return MaxStreamsFrame(frame_type == 0x13, maximum), position
+
+
+def _data_blocked(data: bytes, position: int, _type: int) -> _Decoded:
+    limit, position = decode_varint(data, position)
+    return DataBlockedFrame(limit), position
+
+
+def _stream_data_blocked(data: bytes, position: int, _type: int) -> _Decoded:
+    stream_id, position = decode_varint(data, position)
+    limit, position = decode_varint(data, position)
+    return StreamDataBlockedFrame(stream_id, limit), position
+
+
+def _streams_blocked(data: bytes, position: int, frame_type: int) -> _Decoded:
+    limit, position = decode_varint(data, position)
+    if limit > 1 << 60:
+        raise FrameDecodeError("more than 2^60 streams", frame_type)
+    return StreamsBlockedFrame(frame_type == 0x17, limit), position
+
+
+def _new_connection_id(data: bytes, position: int, frame_type: int) -> _Decoded:
+    sequence, position = decode_varint(data, position)
+    retire_prior_to, position = decode_varint(data, position)
+    if position >= len(data):
+        raise FrameDecodeError("frame is cut off", frame_type)
+    size = data[position]
+    token_at = position + 1 + size
+    if not 1 <= size <= 20 or retire_prior_to > sequence or token_at + 16 > len(data):
+        raise FrameDecodeError("malformed NEW_CONNECTION_ID", frame_type)
+    cid, token = data[position + 1 : token_at], data[token_at : token_at + 16]
+    return NewConnectionIdFrame(sequence, retire_prior_to, cid, token), token_at + 16
+
+
+def _retire_connection_id(data: bytes, position: int, _type: int) -> _Decoded:
+    sequence, position = decode_varint(data, position)
+    return RetireConnectionIdFrame(sequence), position
+
+
+def _path_data(data: bytes, position: int, frame_type: int) -> _Decoded:
+    body = data[position : position + 8]
+    if len(body) < 8:
+        raise FrameDecodeError("frame is cut off", frame_type)
+    return PathChallengeFrame(body) if frame_type == 0x1A else PathResponseFrame(body), position + 8
+
+
+def _connection_close(data: bytes, position: int, frame_type: int) -> _Decoded:
+    code, position = decode_varint(data, position)
+    cause = 0
+    if frame_type == 0x1C:
+        cause, position = decode_varint(data, position)
+    reason, position = _sized(data, position, frame_type)
+    return ConnectionCloseFrame(frame_type == 0x1D, code, cause, reason.decode("utf-8", "replace")), position
+
+
+def _handshake_done(_data: bytes, position: int, _type: int) -> _Decoded:
+    return _HANDSHAKE_DONE, position
+
+
+def _datagram(data: bytes, position: int, frame_type: int) -> _Decoded:
+    if frame_type & 1:
+        body, position = _sized(data, position, frame_type)
+        return DatagramFrame(body), position
+    return DatagramFrame(data[position:]), len(data)
+
+
+_DECODERS: dict[int, Callable[[bytes, int, int], _Decoded]] = {
+    0x00: _padding,
+    0x01: _ping,
+    0x02: _ack,
+    0x03: _ack,
+    0x04: _reset_stream,
+    0x05: _stop_sending,
+    0x06: _crypto,
+    0x07: _new_token,
+    **dict.fromkeys(range(0x08, 0x10), _stream),
+    0x10: _max_data,
+    0x11: _max_stream_data,
+    0x12: _max_streams,
+    0x13: _max_streams,
+    0x14: _data_blocked,
+    0x15: _stream_data_blocked,
+    0x16: _streams_blocked,
+    0x17: _streams_blocked,
+    0x18: _new_connection_id,
+    0x19: _retire_connection_id,
+    0x1A: _path_data,
+    0x1B: _path_data,
+    0x1C: _connection_close,
+    0x1D: _connection_close,
+    0x1E: _handshake_done,
+    0x30: _datagram,
+    0x31: _datagram,
+}
+
+
+def decode_frames(payload: bytes, allowed: frozenset[int] = FrameContext.ONE_RTT) -> Iterator[Frame]:
+    """Yield the frames of a packet one by one; raises `FrameDecodeError` where they stop making sense.
+
+    A type outside `allowed` is a PROTOCOL_VIOLATION if we know it, else a FRAME_ENCODING_ERROR.
+    """
+    if not payload:
+        raise FrameDecodeError("packet without frames", code=TransportErrorCode.PROTOCOL_VIOLATION)
+    position, end = 0, len(payload)
+    while position < end:
+        frame_type = payload[position]
+        if frame_type not in allowed:
+            if frame_type in _DECODERS:
+                code = TransportErrorCode.PROTOCOL_VIOLATION
+                raise FrameDecodeError("frame not allowed in this packet", frame_type, code)
+            raise FrameDecodeError("unknown frame type", frame_type)
+        try:
+            frame, position = _DECODERS[frame_type](payload, position + 1, frame_type)
+        except VarintError:
+            raise FrameDecodeError("frame is cut off", frame_type) from None
+        yield frame
+
+
+def encode_varints(frame_type: int, *values: int) -> bytes:
+    """Return a frame that is its type and a row of integers, as most control frames are."""
+    return bytes((frame_type,)) + b"".join(map(encode_varint, values))
+
+
+def encode_ack(
+    received: RangeSet, delay: int, *, ecn_counts: tuple[int, int, int] | None = None, room: int = 1100
+) -> bytes:
+    """Return an ACK frame of at most `room` bytes for the highest ranges of `received`, which is not empty."""
+    ranges = reversed(received)
+    low, stop = next(ranges)
+    head = encode_varint(stop - 1) + encode_varint(delay)
+    first = encode_varint(stop - 1 - low)
+    tail = b"" if ecn_counts is None else b"".join(map(encode_varint, ecn_counts))
+    room -= len(head) + len(first) + len(tail) + 4
+    parts: list[bytes] = []
+    for start, stop in ranges:
+        part = encode_varint(low - stop - 1) + encode_varint(stop - 1 - start)
+        room -= len(part)
+        if room < 0:
+            break
+        parts.append(part)
+        low = start
+    frame_type = b"\x02" if ecn_counts is None else b"\x03"
+    return b"".join((frame_type, head, encode_varint(len(parts)), first, *parts, tail))
+
+
+def encode_connection_close(
+    code: int, reason: str, *, is_application: bool, frame_type: int = 0, room: int = 1000
+) -> bytes:
+    """Return a CONNECTION_CLOSE frame; the reason is cut to fit into `room`."""
+    text = reason.encode()[: max(0, room - 24)]
+    head = encode_varints(0x1D, code) if is_application else encode_varints(0x1C, code, frame_type)
+    return head + encode_varint(len(text)) + text
+
+
+def encode_new_connection_id(sequence: int, retire_prior_to: int, cid: bytes, reset_token: bytes) -> bytes:
+    """Return a NEW_CONNECTION_ID frame."""
+    return encode_varints(0x18, sequence, retire_prior_to) + bytes((len(cid),)) + cid + reset_token

@@ -1,0 +1,178 @@
+"""The sending side's bytes of one stream or CRYPTO stream: what is unsent, in flight, lost and acknowledged.
+
+Large writes are kept as the caller's own bytes object and sliced straight into packets; small ones are gathered.
+What was acknowledged is dropped from the front. No record is kept per packet: the loss recovery hands back
+ranges of offsets (RFC 9000 §13.3).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from a2al_trio.quic.ranges import RangeSet
+
+__all__ = ["SendBuffer"]
+
+GATHER_BELOW = 2048
+"""Writes smaller than this are gathered into blocks, so that a packet rarely spans several objects."""
+
+BLOCK_SIZE = 16 * 1024
+"""Blocks of gathered writes are not extended beyond this."""
+
+
+class SendBuffer:
+    """Bytes by stream offset, from the first unacknowledged one to the last written one.
+
+    `next_offset` is the first byte never sent, `end` the byte behind the last one written, `lost` holds what must
+    be sent again. `final` says that `end` is the end of the stream; a lost or unsent FIN is `fin_pending`.
+    """
+
+    __slots__ = (
+        "_acked",
+        "_blocks",
+        "_starts",
+        "acked_to",
+        "end",
+        "fin_acked",
+        "fin_pending",
+        "final",
+        "lost",
+        "next_offset",
+    )
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes | bytearray] = []
+        self._starts: list[int] = []
+        self._acked = RangeSet()
+        self.acked_to = 0
+        self.next_offset = 0
+        self.end = 0
+        self.lost = RangeSet()
+        self.final = False
+        self.fin_pending = False
+        self.fin_acked = False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written but never sent."""
+        return self.end - self.next_offset
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether there is something to send or to send again (flow control aside)."""
+        return self.next_offset < self.end or bool(self.lost) or self.fin_pending
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the peer has acknowledged everything, FIN included."""
+        return self.fin_acked and self.acked_to == self.end
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`; a bytes object is kept as it is, anything else is copied."""
+        size = len(data)
+        if not size:
+            return
+        blocks = self._blocks
+        if size < GATHER_BELOW:
+            last = blocks[-1] if blocks else None
+            if type(last) is bytearray and len(last) < BLOCK_SIZE:
+                last += data
+            else:
+                blocks.append(bytearray(data))
+                self._starts.append(self.end)
+        else:
+            blocks.append(data if type(data) is bytes else bytes(data))
+            self._starts.append(self.end)
+        self.end += size
+
+    def finish(self) -> None:
+        """Mark the end of the stream."""
+        self.final = True
+        self.fin_pending = True
+
+    def block_at(self, offset: int) -> tuple[bytes | bytearray, int]:
+        """Return the block that holds `offset` and the offset at which the block starts."""
+        index = bisect_right(self._starts, offset) - 1
+        return self._blocks[index], self._starts[index]
+
+    def peek(self, start: int, stop: int) -> bytes | bytearray:
+        """Return the bytes from `start` to `stop`, which must still be there."""
+        if start == stop:
+            return b""
+        index = bisect_right(self._starts, start) - 1
+        begin = start - self._starts[index]
+        block = self._blocks[index]
+        if begin + stop - start <= len(block):
+            return block[begin : begin + stop - start]
+        parts = [block[begin:]]
+        missing = stop - start - len(parts[0])
+        while missing > 0:
+            index += 1
+            parts.append(self._blocks[index][:missing])
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def next_range(self) -> tuple[int, int]:
+        """Return the range to send next: what was lost first, then new bytes; empty if only a FIN is left."""
+        if self.lost:
+            return self.lost.first
+        return self.next_offset, self.end
+
+    def on_sent(self, start: int, stop: int, *, fin: bool) -> None:
+        """Note that these bytes, taken from the start of `next_range`, are on their way."""
+        if stop > self.next_offset:
+            self.next_offset = stop
+        if self.lost:
+            self.lost.subtract(start, stop)
+        if fin:
+            self.fin_pending = False
+
+    def on_acked(self, start: int, stop: int, *, fin: bool = False) -> None:
+        """Note that the peer has these bytes, and the FIN if `fin`."""
+        if fin:
+            self.fin_acked = True
+            self.fin_pending = False
+        if self.lost:
+            self.lost.subtract(start, stop)
+        if start > self.acked_to:
+            self._acked.add(start, stop)
+            return
+        if stop <= self.acked_to:
+            return
+        acked_to = stop
+        acked = self._acked
+        while acked and acked.first[0] <= acked_to:
+            acked_to = max(acked_to, acked.drop_first()[1])
+        self.acked_to = acked_to
+        # Drop the blocks that lie wholly below; the last one stays when it may still be extended.
+        starts = self._starts
+        keep = bisect_right(starts, acked_to) - 1
+        if acked_to == self.end:
+            keep = len(starts)
+        if keep > 0:
+            del starts[:keep]
+            del self._blocks[:keep]
+
+    def on_lost(self, start: int, stop: int, *, fin: bool = False) -> None:
+        """Queue these bytes, and the FIN if `fin`, to be sent again unless they have arrived meanwhile."""
+        if fin and not self.fin_acked:
+            self.fin_pending = True
+        if start < self.acked_to:
+            start = self.acked_to
+        if start >= stop:
+            return
+        for gap_start, gap_stop in list(self._acked.gaps(start, stop)):
+            self.lost.add(gap_start, gap_stop)
+
+    def rewind(self) -> None:
+        """Queue everything unacknowledged to be sent again (0-RTT refused, Retry)."""
+        self.on_lost(self.acked_to, self.next_offset, fin=self.final)
+
+    def clear(self) -> None:
+        """Drop all bytes; nothing will be sent again (the stream was reset)."""
+        self._blocks.clear()
+        self._starts.clear()
+        self.lost = RangeSet()
+        self._acked = RangeSet()
+        self.fin_pending = False
+        self.acked_to = self.end = self.next_offset

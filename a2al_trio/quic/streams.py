@@ -1,0 +1,544 @@
+"""Streams: their states, opening and closing, and which of them has something to send (RFC 9000 §2, §3).
+
+A `Stream` has up to two halves. A half ends on the wire and in the eyes of the application; a stream is removed
+once both halves ended in both senses, and only then may the peer open another one in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from a2al_trio.errors import LocalProtocolError, StreamReset, StreamStopped
+from a2al_trio.quic.assembler import Assembler
+from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
+from a2al_trio.quic.flow import ConnectionFlow, ReceiveWindow
+from a2al_trio.quic.send_buffer import SendBuffer
+from a2al_trio.quic.varint import encode_varint
+
+__all__ = ["DEFAULT_URGENCY", "ReceiveHalf", "SendHalf", "Stream", "StreamLimits", "StreamObserver", "StreamTable"]
+
+DEFAULT_URGENCY = 3
+"""Streams of a lower urgency number go first; equal ones take turns."""
+
+URGENCIES = 8
+
+
+class StreamObserver:
+    """What the table reports; each method is a plain callable so that the connection can hand in its own."""
+
+    __slots__ = ("available", "opened", "readable", "writable")
+
+    def __init__(
+        self,
+        *,
+        opened: Callable[[int], None],
+        readable: Callable[[int], None],
+        writable: Callable[[int], None],
+        available: Callable[[bool], None],
+    ) -> None:
+        self.opened = opened
+        self.readable = readable
+        self.writable = writable
+        self.available = available
+
+
+@attrs.frozen(kw_only=True)
+class StreamLimits:
+    """What we grant: stream counts, windows and the send buffer of one stream."""
+
+    bidirectional: int
+    unidirectional: int
+    window: int
+    max_window: int
+    send_buffer: int
+
+
+class SendHalf:
+    """Our sending direction of a stream (RFC 9000 §3.1)."""
+
+    __slots__ = (
+        "buffer",
+        "id_field",
+        "limit",
+        "reset_acked",
+        "reset_code",
+        "reset_pending",
+        "reset_size",
+        "stopped_code",
+        "stream",
+        "table",
+        "wants_writable",
+        "_blocked_at",
+        "blocked_pending",
+    )
+
+    def __init__(self, table: StreamTable, stream: Stream, limit: int, id_field: bytes) -> None:
+        self.table = table
+        self.stream = stream
+        self.buffer = SendBuffer()
+        self.limit = limit
+        self.id_field = id_field
+        self.reset_code: int | None = None
+        self.reset_size = 0
+        self.reset_pending = False
+        self.reset_acked = False
+        self.stopped_code: int | None = None
+        self.wants_writable = False
+        self.blocked_pending = False
+        self._blocked_at = -1
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the peer has everything there will ever be."""
+        return self.reset_acked if self.reset_code is not None else self.buffer.is_finished
+
+    def on_range_acked(self, start: int, stop: int, *, fin: bool = False) -> None:
+        """The peer has these bytes."""
+        if self.reset_code is None:
+            self.buffer.on_acked(start, stop, fin=fin)
+            if self.buffer.fin_acked and self.buffer.acked_to == self.buffer.end:
+                self.table.remove_if_done(self.stream)
+
+    def on_range_lost(self, start: int, stop: int, *, fin: bool = False) -> None:
+        """These bytes must be sent again."""
+        if self.reset_code is None:
+            self.buffer.on_lost(start, stop, fin=fin)
+            self.table.activate(self)
+
+    def on_blocked(self) -> None:
+        """Data waits for the peer's credit: tell it once per limit (STREAM_DATA_BLOCKED)."""
+        if self._blocked_at != self.limit:
+            self._blocked_at = self.limit
+            self.blocked_pending = True
+            self.table.control[self.stream.stream_id] = self.stream
+
+
+class ReceiveHalf:
+    """Our receiving direction of a stream (RFC 9000 §3.2)."""
+
+    __slots__ = (
+        "assembler",
+        "credit_pending",
+        "end_delivered",
+        "reset_code",
+        "signalled",
+        "stop_code",
+        "stop_pending",
+        "window",
+    )
+
+    def __init__(self, window: int, max_window: int) -> None:
+        self.assembler = Assembler()
+        self.window = ReceiveWindow(window, max_window)
+        self.reset_code: int | None = None
+        self.stop_code: int | None = None
+        self.stop_pending = False
+        self.credit_pending = False
+        self.signalled = False
+        self.end_delivered = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more will come and the application knows, or does not care."""
+        if self.stop_code is not None:
+            return self.assembler.final_size is not None
+        return self.end_delivered
+
+
+class Stream:
+    """One stream; `send` or `receive` is None where the stream has no such direction."""
+
+    __slots__ = ("receive", "send", "stream_id", "urgency")
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+        self.send: SendHalf | None = None
+        self.receive: ReceiveHalf | None = None
+        self.urgency = DEFAULT_URGENCY
+
+
+class StreamTable:
+    """All streams of a connection. Kind 0 is bidirectional, kind 1 unidirectional, as in stream IDs' second bit."""
+
+    def __init__(
+        self, *, is_client: bool, limits: StreamLimits, flow: ConnectionFlow, observer: StreamObserver
+    ) -> None:
+        self._is_client = is_client
+        self._limits = limits
+        self._flow = flow
+        self._observer = observer
+        self._streams: dict[int, Stream] = {}
+        self._local_next = [0, 0]
+        self._local_limit = [0, 0]
+        self._available_wanted = [False, False]
+        self._peer_next = [0, 0]
+        self._peer_allowance = [limits.bidirectional, limits.unidirectional]
+        self.peer_limit = [limits.bidirectional, limits.unidirectional]
+        self._peer_open = [0, 0]
+        self._active: list[dict[int, SendHalf]] = [{} for _ in range(URGENCIES)]
+        self.blocked: dict[int, SendHalf] = {}
+        self.control: dict[int, Stream] = {}
+        self.limits_pending = [False, False]
+        self.blocked_pending = [False, False]
+        self._peer_window_local_opened = 0
+        self._peer_window_peer_opened = 0
+        self._peer_window_unidirectional = 0
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(self._streams.values())
+
+    def get(self, stream_id: int) -> Stream | None:
+        """Return the stream if it still exists."""
+        return self._streams.get(stream_id)
+
+    # Opening
+
+    def set_peer_parameters(
+        self, *, window_local: int, window_remote: int, window_unidirectional: int, counts: tuple[int, int]
+    ) -> None:
+        """Take the peer's initial limits; `window_local` and `window_remote` are named from the peer's side."""
+        self._peer_window_peer_opened = window_local
+        self._peer_window_local_opened = window_remote
+        self._peer_window_unidirectional = window_unidirectional
+        for stream in self._streams.values():
+            if stream.send is not None:
+                self.raise_stream_limit(stream.send, self._initial_send_limit(stream.stream_id))
+        for kind, count in enumerate(counts):
+            self.raise_stream_count(kind, count)
+
+    def _is_local(self, stream_id: int) -> bool:
+        return stream_id & 1 == (0 if self._is_client else 1)
+
+    def _initial_send_limit(self, stream_id: int) -> int:
+        if stream_id & 2:
+            return self._peer_window_unidirectional
+        return self._peer_window_local_opened if self._is_local(stream_id) else self._peer_window_peer_opened
+
+    def _create(self, stream_id: int) -> Stream:
+        stream = Stream(stream_id)
+        local, unidirectional = self._is_local(stream_id), bool(stream_id & 2)
+        if local or not unidirectional:
+            stream.send = SendHalf(self, stream, self._initial_send_limit(stream_id), encode_varint(stream_id))
+        if not local or not unidirectional:
+            stream.receive = ReceiveHalf(self._limits.window, self._limits.max_window)
+        self._streams[stream_id] = stream
+        return stream
+
+    def open(self, *, unidirectional: bool) -> int | None:
+        """Open a stream of ours; None while the peer's limit is reached (STREAMS_BLOCKED is sent)."""
+        kind = int(unidirectional)
+        number = self._local_next[kind]
+        if number >= self._local_limit[kind]:
+            if not self._available_wanted[kind]:
+                self._available_wanted[kind] = True
+                self.blocked_pending[kind] = True
+            return None
+        self._local_next[kind] = number + 1
+        stream_id = number << 2 | kind << 1 | (0 if self._is_client else 1)
+        self._create(stream_id)
+        return stream_id
+
+    def local_limit(self, kind: int) -> int:
+        """How many streams of that kind the peer lets us open in all."""
+        return self._local_limit[kind]
+
+    def raise_stream_count(self, kind: int, maximum: int) -> None:
+        """Take MAX_STREAMS."""
+        if maximum <= self._local_limit[kind]:
+            return
+        self._local_limit[kind] = maximum
+        self.blocked_pending[kind] = False
+        if self._available_wanted[kind]:
+            self._available_wanted[kind] = False
+            self._observer.available(bool(kind))
+
+    def for_peer(self, stream_id: int, *, receiving: bool) -> Stream | None:
+        """Return the stream a frame of the peer names, opening it if need be; None if it is gone already.
+
+        `receiving` tells which of our halves the frame is about. Raises QuicTransportError on a stream that
+        cannot have that half, was never opened by us, or is beyond our limit (RFC 9000 §19.8 and others).
+        """
+        stream = self._streams.get(stream_id)
+        kind, number = stream_id >> 1 & 1, stream_id >> 2
+        if self._is_local(stream_id):
+            if number >= self._local_next[kind]:
+                raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream was never opened")
+            if kind and receiving:
+                raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream is send-only")
+            return stream
+        if kind and not receiving:
+            raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream is receive-only")
+        if stream is not None or number < self._peer_next[kind]:
+            return stream
+        if number >= self.peer_limit[kind]:
+            raise QuicTransportError(TransportErrorCode.STREAM_LIMIT_ERROR, "too many streams")
+        for lower in range(self._peer_next[kind], number + 1):
+            lower_id = lower << 2 | stream_id & 3
+            stream = self._create(lower_id)
+            self._peer_open[kind] += 1
+            self._observer.opened(lower_id)
+        self._peer_next[kind] = number + 1
+        return stream
+
+    # Receiving
+
+    def on_data(self, stream: Stream, offset: int, data: bytes, *, fin: bool) -> None:
+        """Take a STREAM frame for a stream that exists."""
+        half = stream.receive
+        assert half is not None
+        end = offset + len(data)
+        self.check_final_size(half, end, is_final=fin)
+        new = end - half.assembler.highest
+        if new > 0:
+            self.charge(half, end, new)
+        if half.reset_code is not None:
+            return
+        if half.stop_code is not None:
+            half.assembler.highest = max(end, half.assembler.highest)
+            self._flow.on_consumed(max(new, 0))
+            self.remove_if_done(stream)
+            return
+        before = half.assembler.received_to
+        half.assembler.insert(offset, data)
+        if (half.assembler.received_to > before or half.assembler.is_complete) and not half.signalled:
+            half.signalled = True
+            self._observer.readable(stream.stream_id)
+
+    def on_chunks(self, stream: Stream, chunks: list[bytes], size: int) -> None:
+        """Take stream data in order, from one batch of packets; the stream is known to want it."""
+        half = stream.receive
+        assert half is not None
+        assembler = half.assembler
+        new = assembler.received_to + size - assembler.highest
+        if new > 0:
+            self.charge(half, assembler.received_to + size, new)
+        if assembler.final_size is not None and assembler.received_to + size > assembler.final_size:
+            raise QuicTransportError(TransportErrorCode.FINAL_SIZE_ERROR, "data beyond the end of the stream")
+        assembler.extend_in_order(chunks, size)
+        if not half.signalled:
+            half.signalled = True
+            self._observer.readable(stream.stream_id)
+
+    def charge(self, half: ReceiveHalf, end: int, new: int) -> None:
+        """Hold `new` bytes up to offset `end` against the limits we granted."""
+        if end > half.window.limit:
+            raise QuicTransportError(TransportErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's flow control allows")
+        self._flow.on_received(new)
+
+    @staticmethod
+    def check_final_size(half: ReceiveHalf, end: int, *, is_final: bool) -> None:
+        """Apply RFC 9000 §4.5; remembers the final size if `is_final`."""
+        final_size = half.assembler.final_size
+        if final_size is not None and (end > final_size or (is_final and end != final_size)):
+            raise QuicTransportError(TransportErrorCode.FINAL_SIZE_ERROR, "stream changed its final size")
+        if is_final:
+            if end < half.assembler.highest:
+                raise QuicTransportError(TransportErrorCode.FINAL_SIZE_ERROR, "final size is below received data")
+            half.assembler.final_size = end
+
+    def on_reset(self, stream: Stream, code: int, final_size: int) -> None:
+        """Take RESET_STREAM."""
+        half = stream.receive
+        assert half is not None
+        self.check_final_size(half, final_size, is_final=True)
+        assembler = half.assembler
+        new = final_size - assembler.highest
+        if new > 0:
+            self.charge(half, final_size, new)
+            assembler.highest = final_size
+        if half.reset_code is not None or half.end_delivered:
+            return
+        if half.stop_code is not None:
+            self._flow.on_consumed(max(new, 0))
+            half.reset_code = code
+            self.remove_if_done(stream)
+            return
+        if assembler.is_complete:
+            return
+        # What was not read yet is dropped, so its credit goes back to the connection.
+        self._flow.on_consumed(final_size - assembler.read_to)
+        half.reset_code = code
+        assembler.clear()
+        if not half.signalled:
+            half.signalled = True
+            self._observer.readable(stream.stream_id)
+
+    def read(self, stream_id: int, limit: int) -> bytes | None:
+        """Take up to `limit` bytes: None if there are none now, empty at the end; raises StreamReset."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return b""
+        half = stream.receive
+        if half is None:
+            raise LocalProtocolError(f"stream {stream_id} is send-only")
+        if half.stop_code is not None:
+            return b""
+        if half.reset_code is not None:
+            half.end_delivered = True
+            self.remove_if_done(stream)
+            raise StreamReset(half.reset_code)
+        assembler = half.assembler
+        data = assembler.read(limit)
+        if data:
+            window = half.window
+            window.consumed = assembler.read_to
+            self._flow.on_consumed(len(data))
+            if window.wants_update and not half.credit_pending and assembler.final_size is None:
+                half.credit_pending = True
+                self.control[stream_id] = stream
+            return data
+        if assembler.is_read:
+            half.end_delivered = True
+            self.remove_if_done(stream)
+            return b""
+        half.signalled = False
+        return None
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Give up receiving: STOP_SENDING, and drop what arrived or will arrive."""
+        stream = self._streams.get(stream_id)
+        half = stream.receive if stream is not None else None
+        if stream is None or half is None or half.stop_code is not None or half.end_delivered:
+            return
+        if half.reset_code is None:
+            assembler = half.assembler
+            half.stop_pending = not assembler.is_complete
+            self._flow.on_consumed(assembler.highest - assembler.read_to)
+            assembler.clear()
+            if half.stop_pending:
+                self.control[stream_id] = stream
+        half.stop_code = code
+        self.remove_if_done(stream)
+
+    # Sending
+
+    def _sending(self, stream_id: int) -> SendHalf:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            raise LocalProtocolError(f"stream {stream_id} is closed")
+        if stream.send is None:
+            raise LocalProtocolError(f"stream {stream_id} is receive-only")
+        if stream.send.stopped_code is not None:
+            raise StreamStopped(stream.send.stopped_code)
+        return stream.send
+
+    def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, fin: bool) -> int:
+        """Accept bytes up to the send buffer's mark and return how many; see QuicConnectionCore.write."""
+        half = self._sending(stream_id)
+        buffer = half.buffer
+        if buffer.final or half.reset_code is not None:
+            if fin and not data and buffer.final:
+                return 0
+            raise LocalProtocolError(f"stream {stream_id} has been finished or reset already")
+        size = len(data)
+        room = self._limits.send_buffer - buffer.unsent
+        if size > room:
+            half.wants_writable = True
+            if room <= 0:
+                return 0
+            data = bytes(memoryview(data)[:room])
+            size = room
+        elif fin:
+            buffer.finish()
+        buffer.write(data)
+        self.activate(half)
+        return size
+
+    def on_sent_new(self, half: SendHalf) -> None:
+        """New bytes of the stream left; the application may be waiting for room in the buffer."""
+        if half.wants_writable and half.buffer.unsent <= self._limits.send_buffer >> 1:
+            half.wants_writable = False
+            self._observer.writable(half.stream.stream_id)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Give up sending: RESET_STREAM; nothing happens if that direction is over."""
+        stream = self._streams.get(stream_id)
+        half = stream.send if stream is not None else None
+        if stream is None or half is None or half.reset_code is not None or half.is_done:
+            return
+        half.reset_code = code
+        half.reset_size = half.buffer.next_offset
+        half.reset_pending = True
+        half.buffer.clear()
+        self.deactivate(half)
+        self.control[stream_id] = stream
+
+    def on_stop_sending(self, stream: Stream, code: int) -> None:
+        """Take STOP_SENDING: answer with RESET_STREAM (RFC 9000 §3.5) and tell the application."""
+        half = stream.send
+        assert half is not None
+        if half.stopped_code is not None or half.is_done:
+            return
+        half.stopped_code = code
+        self.reset(stream.stream_id, code)
+        self._observer.writable(stream.stream_id)
+
+    def raise_stream_limit(self, half: SendHalf, maximum: int) -> None:
+        """Take MAX_STREAM_DATA."""
+        if maximum > half.limit:
+            half.limit = maximum
+            half.blocked_pending = False
+            if half.buffer.has_pending:
+                self.activate(half)
+
+    def activate(self, half: SendHalf) -> None:
+        """Put the stream in the sending order unless it is there."""
+        self._active[half.stream.urgency].setdefault(half.stream.stream_id, half)
+
+    def deactivate(self, half: SendHalf) -> None:
+        """Take the stream out of the sending order."""
+        self._active[half.stream.urgency].pop(half.stream.stream_id, None)
+
+    def next_active(self) -> SendHalf | None:
+        """Return the stream whose turn it is to send."""
+        for level in self._active:
+            for half in level.values():
+                return half
+        return None
+
+    def rotate(self, half: SendHalf) -> None:
+        """The stream has had its turn; it goes behind those of its urgency."""
+        level = self._active[half.stream.urgency]
+        if len(level) > 1 and level.pop(half.stream.stream_id, None) is not None:
+            level[half.stream.stream_id] = half
+
+    def set_urgency(self, stream_id: int, urgency: int) -> None:
+        """Set the sending order: 0 goes first, 7 last."""
+        stream = self._streams.get(stream_id)
+        if stream is None or not 0 <= urgency < URGENCIES:
+            raise LocalProtocolError(f"urgency must be in 0..{URGENCIES - 1}, and stream {stream_id} open")
+        if stream.send is not None and self._active[stream.urgency].pop(stream_id, None) is not None:
+            self._active[urgency][stream_id] = stream.send
+        stream.urgency = urgency
+
+    # Ending
+
+    def remove_if_done(self, stream: Stream) -> None:
+        """Drop the stream if both halves are over, and let the peer open another one."""
+        send, receive = stream.send, stream.receive
+        if (send is not None and not send.is_done) or (receive is not None and not receive.is_done):
+            return
+        if self._streams.pop(stream.stream_id, None) is None:
+            return
+        self.control.pop(stream.stream_id, None)
+        if send is not None:
+            self.deactivate(send)
+            self.blocked.pop(stream.stream_id, None)
+        if not self._is_local(stream.stream_id):
+            kind = stream.stream_id >> 1 & 1
+            self._peer_open[kind] -= 1
+            allowance = self._peer_allowance[kind]
+            # Half of the allowance at a time, so that a MAX_STREAMS frame is not spent on every stream.
+            if self._peer_next[kind] - self._peer_open[kind] + allowance - self.peer_limit[kind] > allowance >> 1:
+                self.limits_pending[kind] = True
+
+    def grant_streams(self, kind: int) -> int:
+        """Raise the number of streams the peer may open in all, and return it."""
+        closed = self._peer_next[kind] - self._peer_open[kind]
+        self.peer_limit[kind] = max(self.peer_limit[kind], closed + self._peer_allowance[kind])
+        return self.peer_limit[kind]
