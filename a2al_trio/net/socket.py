@@ -273,7 +273,8 @@ class UdpSocket:
         """See `DatagramSocket`."""
         if not self._closed:
             self._closed = True
-            trio.lowlevel.notify_closing(self._sock)
+            if trio.lowlevel.in_trio_run():
+                trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
 
