@@ -1,0 +1,49 @@
+"""`python -m benchmarks` lists the benchmarks; `python -m benchmarks NAME [--json] [--rounds N]` runs one."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import sys
+
+import benchmarks
+from benchmarks.framework import Benchmark, run_benchmark
+
+__all__ = ["main"]
+
+
+def load_all() -> dict[str, Benchmark]:
+    """Find the modules here that define a `BENCHMARK`."""
+    found = {}
+    for module in pkgutil.iter_modules(benchmarks.__path__):
+        if not module.ispkg and not module.name.startswith("_"):
+            benchmark = getattr(importlib.import_module(f"benchmarks.{module.name}"), "BENCHMARK", None)
+            if isinstance(benchmark, Benchmark):
+                found[benchmark.name] = benchmark
+    return dict(sorted(found.items()))
+
+
+def main() -> None:
+    """Run the command line."""
+    known = load_all()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=known, help="which benchmark; none lists them")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--rounds", type=int, default=None, metavar="N", help="interleaved rounds (default: 5)")
+    arguments = parser.parse_args()
+    if arguments.name is None:
+        for benchmark in known.values():
+            print(f"{benchmark.name:20} {benchmark.about}")
+        return
+    report = run_benchmark(known[arguments.name], rounds=arguments.rounds)
+    if arguments.json:
+        json.dump(report.as_dict(), sys.stdout, indent=2)
+        print()
+    else:
+        print(report.as_table())
+
+
+if __name__ == "__main__":
+    main()
