@@ -23,9 +23,9 @@ def decode_peers(text: str) -> tuple[str, ...]:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise KeyFileError(f"the peers file is not valid JSON ({error}); remove it") from None
-    peers = document.get("peers") if isinstance(document, dict) else document
-    if peers is None:
+    if document is None:
         return ()
+    peers = document.get("peers", []) if isinstance(document, dict) else None
     if not isinstance(peers, list) or not all(isinstance(peer, str) for peer in peers):
         raise KeyFileError("the peers file holds no list of texts named peers; remove it")
     return tuple(peers[:MAX_PEERS])

@@ -1,0 +1,1 @@
+"""Tests of a2al_trio.identity."""
