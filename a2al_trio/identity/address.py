@@ -166,8 +166,7 @@ def _checksum_case(lower: str, digest: bytes) -> str:
     """Capitalise letter i of `lower` where nibble i of `digest` is 8 or more (EIP-55 rule)."""
     nibbles = digest.hex()
     return "".join(
-        character.upper() if nibble >= "8" else character
-        for character, nibble in zip(lower, nibbles, strict=False)
+        character.upper() if nibble >= "8" else character for character, nibble in zip(lower, nibbles, strict=False)
     )
 
 

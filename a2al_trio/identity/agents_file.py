@@ -149,9 +149,7 @@ class _Fields:
 
 def _decode_entry(fields: _Fields) -> AgentEntry:
     # Types first: a member of the wrong type spoils the file, a wrong value only its entry.
-    address, key, delegation = (
-        fields.text(name) for name in ("aid", "op_private_key_hex", "delegation_proof_hex")
-    )
+    address, key, delegation = (fields.text(name) for name in ("aid", "op_private_key_hex", "delegation_proof_hex"))
     sequence = fields.number("seq", _MAX_U64)
     service_tcp = fields.text("service_tcp")
     services = tuple(_decode_service(item) for item in fields.objects("services"))

@@ -68,9 +68,7 @@ class DelegationProof:
             fields[8] = self.message
         return encode_cbor(fields)
 
-    def verify(
-        self, *, now: float, tolerance: float = CLOCK_TOLERANCE, operational_key: bytes | None = None
-    ) -> None:
+    def verify(self, *, now: float, tolerance: float = CLOCK_TOLERANCE, operational_key: bytes | None = None) -> None:
         """Raise `InvalidDelegation` unless the proof holds at `now` (Unix seconds).
 
         `operational_key` is the key that must be the proof's one: that of the record's signature or of the
@@ -178,9 +176,7 @@ def issue_chain_delegation(
 
     Raises `InvalidDelegation` when the private key is not that of `agent` (for Paralism, of the compressed form).
     """
-    message = compose_statement(
-        agent, operational_key, scope=scope, issued_at=issued_at, expires_at=expires_at
-    )
+    message = compose_statement(agent, operational_key, scope=scope, issued_at=issued_at, expires_at=expires_at)
     owner_key = secp256k1.public_key(private_key)
     if agent.version == AddressVersion.ETHEREUM:
         owner, sign = secp256k1.ethereum_address(owner_key), secp256k1.sign_ethereum
@@ -223,9 +219,7 @@ def import_chain_delegation(
         expires_at=expires_at,
         scope=scope,
         signature=signature,
-        message=compose_statement(
-            agent, operational_key, scope=scope, issued_at=issued_at, expires_at=expires_at
-        ),
+        message=compose_statement(agent, operational_key, scope=scope, issued_at=issued_at, expires_at=expires_at),
     )
     _check_structure(proof)
     proof.verify(now=now, tolerance=0)

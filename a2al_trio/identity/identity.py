@@ -83,9 +83,7 @@ class Identity:
             proof = decode_delegation(self.delegation)
             proof.verify(now=now, tolerance=tolerance, operational_key=self.key.public_key)
         except InvalidDelegation as error:
-            raise ConfigurationError(
-                f"{error}; let the owner of {self.address} issue a new delegation"
-            ) from None
+            raise ConfigurationError(f"{error}; let the owner of {self.address} issue a new delegation") from None
 
     @property
     def public_key(self) -> bytes:

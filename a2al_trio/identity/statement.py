@@ -27,9 +27,7 @@ class Statement:
     expires_at: int
 
 
-def compose_statement(
-    agent: Address, operational_key: bytes, *, scope: int, issued_at: int, expires_at: int
-) -> str:
+def compose_statement(agent: Address, operational_key: bytes, *, scope: int, issued_at: int, expires_at: int) -> str:
     """The text for a wallet to sign, byte for byte as the protocol has it.
 
     Raises `InvalidDelegation` when `agent` is not an address of a chain key.

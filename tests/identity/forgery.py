@@ -23,13 +23,9 @@ OPERATOR = SigningKey(bytes([2]) * 32)
 ATTACKER = SigningKey(bytes([3]) * 32)
 
 
-def proof_for(
-    operational: SigningKey, *, owner: SigningKey = OWNER, expires_at: int = 0, scope: int = 1
-) -> bytes:
+def proof_for(operational: SigningKey, *, owner: SigningKey = OWNER, expires_at: int = 0, scope: int = 1) -> bytes:
     """Encoded delegation by `owner` to `operational`."""
-    proof = issue_delegation(
-        owner, operational.public_key, issued_at=NOW - 1000, expires_at=expires_at, scope=scope
-    )
+    proof = issue_delegation(owner, operational.public_key, issued_at=NOW - 1000, expires_at=expires_at, scope=scope)
     return proof.encode()
 
 

@@ -92,9 +92,7 @@ def test_a_delegated_certificate_authenticates_the_owner(kind: str) -> None:
         agent, proof = VICTIM, proof_for(OPERATOR)
     else:
         agent = (ethereum_address if kind == "ethereum" else paralism_address)(public_key(CHAIN_KEY))
-        proof = issue_chain_delegation(
-            agent, CHAIN_KEY, OPERATOR.public_key, issued_at=NOW, expires_at=0
-        ).encode()
+        proof = issue_chain_delegation(agent, CHAIN_KEY, OPERATOR.public_key, issued_at=NOW, expires_at=0).encode()
     chain = [made(Identity.delegated(OPERATOR, proof, now=NOW))]
     assert peer_address(chain, now=NOW) == agent
     assert verify_peer(chain, agent, now=NOW) == agent
@@ -134,10 +132,13 @@ def claim_by_own_master() -> bytes:
 
 IMPOSTORS = {
     "stolen: the victim's own extension under another key": HONEST,
-    "stolen: the victim's proof for its real operator": extension(VICTIM, proof_for(OPERATOR)),
-    "foreign: a valid proof of the attacker's own address": extension(
-        VICTIM, proof_for(ATTACKER, owner=ATTACKER)
+    "stolen: a chain owner's proof for its real operator": extension(
+        ethereum_address(public_key(CHAIN_KEY)),
+        issue_chain_delegation(
+            ethereum_address(public_key(CHAIN_KEY)), CHAIN_KEY, OPERATOR.public_key, issued_at=NOW, expires_at=0
+        ).encode(),
     ),
+    "foreign: a valid proof of the attacker's own address": extension(VICTIM, proof_for(ATTACKER, owner=ATTACKER)),
     "foreign: signed by a master that is not the victim's": extension(VICTIM, claim_by_own_master()),
     "bad signature": extension(VICTIM, bad_signature()),
     "expired": extension(VICTIM, proof_for(ATTACKER, expires_at=NOW - 61)),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl import bindings
 
 from a2al_trio.identity import SigningKey, ed25519
 
@@ -54,6 +56,28 @@ def test_keys_of_small_order_verify_nothing(encoded: str) -> None:
 def test_a_small_order_r_is_refused_under_an_honest_key() -> None:
     for r in SMALL_ORDER_KEYS:
         assert verdicts(KEY.public_key, b"m", bytes.fromhex(r) + bytes(32)) == {False}
+
+
+def torsioned(message: bytes, *, in_r: bool, in_key: bool) -> tuple[bytes, bytes, int]:
+    """A key and a signature with a point of order 8 added to R or the key, and the challenge modulo 8."""
+    scalar = int.from_bytes(hashlib.sha512(KEY.seed).digest()[:32], "little") & (1 << 254) - 8 | 1 << 254
+    torsion = bytes.fromhex(SMALL_ORDER_KEYS[5])
+    nonce = 12345
+    r = bindings.crypto_scalarmult_ed25519_base_noclamp(nonce.to_bytes(32, "little"))
+    r = bindings.crypto_core_ed25519_add(r, torsion) if in_r else r
+    public_key = bindings.crypto_core_ed25519_add(KEY.public_key, torsion) if in_key else KEY.public_key
+    challenge = int.from_bytes(hashlib.sha512(r + public_key + message).digest(), "little") % GROUP_ORDER
+    s = (nonce + challenge * scalar) % GROUP_ORDER
+    return public_key, r + s.to_bytes(32, "little"), challenge % 8
+
+
+def test_verification_is_cofactorless_as_the_references() -> None:
+    # A verifier that multiplies by the cofactor takes all of these; records would then divide the network.
+    for number in range(40):
+        message = b"message %d" % number
+        assert verdicts(KEY.public_key, message, torsioned(message, in_r=True, in_key=False)[1]) == {False}
+        public_key, signature, challenge = torsioned(message, in_r=False, in_key=True)
+        assert verdicts(public_key, message, signature) == {challenge == 0}
 
 
 def test_a_signature_has_one_encoding() -> None:

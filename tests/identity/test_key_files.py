@@ -162,11 +162,13 @@ def test_a_malformed_registry_is_refused_with_the_reason(text: str, reason: str)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["agents", "aid", "seq", "services", "topics", "peers", "profile", "op_private_key_hex"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["agents", "aid", "seq", "services", "topics", "peers", "profile", "op_private_key_hex"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )
