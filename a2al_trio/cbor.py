@@ -1,7 +1,7 @@
 """Canonical CBOR: a strict bounded decoder and the matching encoder (spec 02 §2, RFC 7049 §3.9).
 
-The decoder takes nothing but the canonical form: shortest heads, definite lengths, map keys sorted length-first and
-without duplicates, no tags, shortest floats, valid UTF-8, no byte left over. Two values are then equal exactly if their
+The decoder takes nothing but the canonical form: shortest heads, definite lengths, integers and texts as map keys, sorted
+length-first and without duplicates, no tags, shortest floats, valid UTF-8, no byte left over. Two values are then equal exactly if their
 bytes are, so a signature over received bytes is a signature over what they mean, and nothing needs encoding again.
 
 Depth is bounded by `MAX_DEPTH`, and every count by the bytes that are there, so memory is linear in the input. The
@@ -57,7 +57,7 @@ class CborSimple:
     value: int
 
 
-CborKey: TypeAlias = int | str | bytes
+CborKey: TypeAlias = int | str
 CborValue: TypeAlias = (
     bool | int | float | str | bytes | CborSimple | list["CborValue"] | Mapping[CborKey, "CborValue"] | None
 )
@@ -171,8 +171,8 @@ def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[CborMap, in
         else:
             start = at
             key, at = _read(data, at, depth)
-            if key.__class__ is not int and key.__class__ is not str and key.__class__ is not bytes:
-                raise CborDecodeError("a map key that is neither an integer nor a string")
+            if key.__class__ is not int and key.__class__ is not str:
+                raise CborDecodeError("a map key that is neither an integer nor a text")
             if small >= 0:
                 previous = bytes((small,))
             raw = data[start:at]
@@ -268,7 +268,7 @@ def _write_map(value: EncodableMap, parts: list[bytes], depth: int) -> None:
     parts.append(head(0xA0, len(value)))
     keyed: list[tuple[int, bytes, Encodable]] = []
     for key, item in value.items():
-        if isinstance(key, bool) or not isinstance(key, (int, str, bytes)):
+        if isinstance(key, bool) or not isinstance(key, (int, str)):
             raise CborEncodeError(f"{type(key).__name__} as a map key has no CBOR form here")
         raw = encode(key)
         keyed.append((len(raw), raw, item))

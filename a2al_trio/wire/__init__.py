@@ -66,6 +66,7 @@ from a2al_trio.wire.payloads import (
     NatType,
     ProfilePayload,
     TopicPayload,
+    decode_payload,
     filter_topics,
     topic_key,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "check_record_time",
     "decode_message",
     "decode_observed",
+    "decode_payload",
     "decode_record",
     "encode_find_node_response",
     "encode_find_value_response",

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from a2al_trio.cbor import CborDecodeError, CborMap, decode
+from a2al_trio.cbor import CborDecodeError, CborMap, decode, encode
 from a2al_trio.identity import Address, ed25519
 from a2al_trio.wire.bodies import BODY_TYPES, Body, Ping, Pong
 from a2al_trio.wire.errors import InvalidMessage, MessageTooLarge, UnknownMessageType, WireEncodeError
@@ -140,18 +140,35 @@ def encode_message(body: Body, transaction_id: bytes, signer: MessageSigner, *, 
 
 
 def seal_message(
-    message_type: int, encoded_body: bytes, transaction_id: bytes, signer: MessageSigner, *, limit: int = MAX_DATAGRAM
+    message_type: int,
+    encoded_body: bytes,
+    transaction_id: bytes,
+    signer: MessageSigner,
+    *,
+    version: int = PROTOCOL_VERSION,
+    features: int = 0,
+    limit: int = MAX_DATAGRAM,
 ) -> bytes:
-    """Sign a message around a body that is encoded already. Raises as `encode_message`."""
+    """Sign a message around a body that is encoded already. Raises as `encode_message`.
+
+    Nothing is negotiated by `version` and `features` so far: leave them alone when talking to others.
+    """
     if len(transaction_id) != TRANSACTION_ID_SIZE:
         raise WireEncodeError(f"a transaction id has {TRANSACTION_ID_SIZE} bytes, not {len(transaction_id)}")
-    size = MESSAGE_OVERHEAD + len(encoded_body)
-    if size > limit:
-        raise MessageTooLarge(f"the message has {size} bytes, more than {limit}")
-    header = _HEADER_START + bytes((message_type,)) + b"\x04\x54" + transaction_id
+    if message_type not in BODY_TYPES:
+        raise WireEncodeError(f"message type {message_type:#04x} is not known")
+    if version == PROTOCOL_VERSION and features == 0:
+        header = _HEADER_START + bytes((message_type,)) + b"\x04\x54" + transaction_id
+    elif 0 <= version <= 0xFF and 0 <= features <= 0xFFFF:
+        header = encode({1: version, 2: features, 3: int(message_type), 4: transaction_id})
+    else:
+        raise WireEncodeError("a message's version has 8 bits and its features 16")
     signature = signer.sign(_SIGNATURE_PREFIX + header + encoded_body)
     parts = (
         *(b"\xa4\x01", header, b"\x02", encoded_body),
         *(b"\x03\x58\x20", signer.public_key, b"\x04\x58\x40", signature),
     )
-    return b"".join(parts)
+    message = b"".join(parts)
+    if len(message) > limit:
+        raise MessageTooLarge(f"the message has {len(message)} bytes, more than {limit}")
+    return message

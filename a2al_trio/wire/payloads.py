@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Self
+from typing import ClassVar, Final, Self, TypeVar
 
 import attrs
 
@@ -28,6 +28,7 @@ __all__ = [
     "ProfilePayload",
     "TopicPayload",
     "check_payload",
+    "decode_payload",
     "filter_topics",
     "topic_key",
 ]
@@ -65,6 +66,7 @@ class EndpointPayload:
     single `signal`; `turns` are read from old records, not published.
     """
 
+    record_type: ClassVar = 0x01
     endpoints: tuple[str, ...] | None = None
     nat_type: int = NatType.UNKNOWN
     signal: str = ""
@@ -113,6 +115,7 @@ class EndpointPayload:
 class TopicPayload:
     """A registration under a topic: payload of a topic record (spec 02 §10.3)."""
 
+    record_type: ClassVar = 0x10
     topic: str
     name: str = ""
     protocols: tuple[str, ...] | None = None
@@ -165,6 +168,7 @@ class TopicPayload:
 class ProfilePayload:
     """What an agent says about itself: payload of a profile record (spec 02 §10.2)."""
 
+    record_type: ClassVar = 0x02
     name: str = ""
     brief: str = ""
     protocols: tuple[str, ...] = ()
@@ -221,11 +225,21 @@ def topic_key(topic: str) -> NodeId:
     return NodeId(hashlib.sha256(b"topic:" + topic.encode()).digest())
 
 
+PayloadT = TypeVar("PayloadT", EndpointPayload, TopicPayload, ProfilePayload)
+
+
+def decode_payload(kind: type[PayloadT], record_type: int, data: bytes) -> PayloadT:
+    """Read a record's payload as `kind`; raises InvalidPayload, also if the record is of another type."""
+    if record_type != kind.record_type:
+        raise InvalidPayload(f"a record of type {record_type:#04x}, not {kind.record_type:#04x}")
+    return kind.decode(data)
+
+
 def check_payload(record_type: int, payload: bytes) -> None:
     """The checks a payload's record type asks of every holder (spec 02 §9.1 step 3). Raises InvalidPayload."""
-    if record_type == 0x01:
+    if record_type == EndpointPayload.record_type:
         EndpointPayload.decode(payload)
-    elif record_type == 0x10:
+    elif record_type == TopicPayload.record_type:
         TopicPayload.decode(payload)
     elif 0x80 <= record_type <= 0x8F and len(payload) > MAX_MAILBOX_PAYLOAD:
         raise InvalidPayload(f"a mailbox payload of {len(payload)} bytes")

@@ -205,7 +205,7 @@ def record_from_map(fields: CborValue, data: bytes) -> SignedRecord:
     if len(fields) == (9 if delegation else 8):  # then keys 1 to 8 or 9 are all there is
         encoded = data[fields.start : fields.end]
     else:
-        pairs: dict[int | str | bytes, CborValue] = {key: fields[key] for key in _REQUIRED_KEYS}
+        pairs: dict[int | str, CborValue] = {key: fields[key] for key in _REQUIRED_KEYS}
         encoded = encode(pairs | {9: delegation} if delegation else pairs)
     return SignedRecord(
         Address(address),

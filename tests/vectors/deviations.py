@@ -16,6 +16,7 @@ __all__ = [
     "FOREIGN_PUBLIC_HALF",
     "NOT_CANONICAL",
     "SMALL_ORDER_KEY",
+    "UNSIGNED_EXTRA_KEYS",
     "UNVERIFIED_PEER_ADDRESS",
     "WEAKNESS",
     "Deviation",
@@ -51,6 +52,12 @@ EXTRA_SIGNED_KEYS = Deviation(
     "a signature over the bytes as received counts, also when they hold keys or explicit zeros the reference would "
     "drop before checking: newer releases sign such keys (spec 02 §5 (a), spec 08 §2.1)",
 )
+UNSIGNED_EXTRA_KEYS = Deviation(
+    "unsigned_extra_keys",
+    Direction.STRICTER,
+    "the other side of the same rule: keys added to a header or body after signing break the signature over the bytes "
+    "as received, where the reference would drop them before checking (spec 02 §5 (a))",
+)
 WEAKNESS = Deviation(
     "weakness",
     Direction.STRICTER,
@@ -76,6 +83,7 @@ SMALL_ORDER_KEY = Deviation(
 DEVIATIONS = (
     NOT_CANONICAL,
     EXTRA_SIGNED_KEYS,
+    UNSIGNED_EXTRA_KEYS,
     WEAKNESS,
     UNVERIFIED_PEER_ADDRESS,
     FOREIGN_PUBLIC_HALF,
