@@ -60,7 +60,7 @@ class NodeId(bytes):
     @classmethod
     def of(cls, address: bytes) -> Self:
         """NodeID of a 21-byte address: its SHA-256."""
-        return cls(hashlib.sha256(address).digest())
+        return bytes.__new__(cls, hashlib.sha256(address).digest())  # a digest has the right length
 
     def distance(self, other: NodeId) -> int:
         """XOR of both, as a 256-bit integer."""
@@ -97,7 +97,7 @@ class Address(bytes):
         """Address of a 32-byte Ed25519 public key."""
         if len(public_key) != 32:
             raise InvalidAddress(f"an Ed25519 public key has 32 bytes, not {len(public_key)}")
-        return cls(b"\xa0" + hashlib.sha256(public_key).digest()[:20])
+        return bytes.__new__(cls, b"\xa0" + hashlib.sha256(public_key).digest()[:20])
 
     @classmethod
     def parse(cls, text: str) -> Self:
