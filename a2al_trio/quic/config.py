@@ -11,7 +11,8 @@ import enum
 import attrs
 
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.quic.congestion import CongestionFactory, Cubic
+from a2al_trio.quic.congestion import CongestionFactory
+from a2al_trio.quic.congestion_cubic import Cubic
 from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2
 from a2al_trio.quic.tls.config import ClientTls, Credentials, PeerRejected, ServerTls
 
