@@ -18,6 +18,7 @@ from a2al_trio.cbor import CborDecodeError, CborMap, CborValue, decode, encode, 
 from a2al_trio.identity import Address, InvalidDelegation, NodeId, ed25519
 from a2al_trio.identity.delegation import DelegationProof, decode_delegation
 from a2al_trio.wire.errors import (
+    InvalidPayload,
     InvalidRecord,
     RecordExpired,
     RecordNotAuthorized,
@@ -233,7 +234,8 @@ def sign_record(
     """Sign a record for the publisher's address; a delegated publisher's proof travels in it.
 
     `timestamp` is Unix seconds (older peers refuse any from the future: subtract a few), `ttl` seconds. Raises
-    WireEncodeError for a type that publishers may not use, a zero ttl, or numbers out of range.
+    WireEncodeError for a type that publishers may not use, a payload its type forbids, a zero ttl, or numbers out of
+    range.
     """
     if record_category(record_type) is RecordCategory.UNKNOWN:
         raise WireEncodeError(f"records of type {record_type:#04x} may not be published (spec 02 §8.1)")
@@ -242,6 +244,10 @@ def sign_record(
     if not 0 <= sequence <= _MAX_UINT64 or not 0 <= timestamp <= _MAX_UINT64:
         raise WireEncodeError("a record's sequence and timestamp are unsigned 64-bit numbers")
     address, public_key, delegation = publisher.address, publisher.public_key, publisher.delegation
+    try:
+        check_payload(record_type, payload or b"")
+    except InvalidPayload as error:
+        raise WireEncodeError(f"the payload is not one for records of type {record_type:#04x}: {error}") from error
     if delegation is None and address != Address.from_public_key(public_key):
         raise WireEncodeError(f"the key is not the one of {address} and there is no delegation proof for it")
     signed = encode({1: address, 2: record_type, 3: payload, 4: sequence, 5: timestamp, 6: ttl})

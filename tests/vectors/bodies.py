@@ -6,7 +6,7 @@ from typing import Any
 
 import cbor2
 
-from a2al_trio.identity import Address, NodeId
+from a2al_trio.identity import Address, NodeId, SigningKey
 from a2al_trio.wire import (
     FindNode,
     FindNodeResponse,
@@ -25,9 +25,22 @@ from a2al_trio.wire import (
 from a2al_trio.wire.bodies import Body
 from a2al_trio.wire.errors import UnknownMessageType, WireEncodeError
 
-__all__ = ["body_of", "json_of", "json_of_record", "without_empty"]
+__all__ = ["Careless", "body_of", "json_of", "json_of_record", "without_empty"]
 
 Json = dict[str, Any]
+
+
+class Careless:
+    """A publisher that claims an address without having checked that it may."""
+
+    def __init__(self, key: SigningKey, address: str, delegation: str | None = None) -> None:
+        self.key = key
+        self.address = Address(bytes.fromhex(address))
+        self.public_key = key.public_key
+        self.delegation = bytes.fromhex(delegation) if delegation else None
+
+    def sign(self, message: bytes) -> bytes:
+        return self.key.sign(message)
 
 
 def body_of(kind: int, fields: Json) -> Body:
