@@ -27,6 +27,7 @@ IO_MODULES = frozenset(
         "quic.interop",
         "ice.driver",
         "dht.service",
+        "dht.files",
         "nat.probe",
         "nat.portmap",
         "nat.watch",
@@ -110,7 +111,7 @@ def within(name: str, group: frozenset[str] | set[str]) -> bool:
 def is_pure(name: str) -> bool:
     if within(name, PURE_MODULES):
         return True
-    if name == "quic" or name.endswith("__init__"):
+    if name in ("quic", "dht") or name.endswith("__init__"):
         return False
     return not within(name, IO_MODULES - {"quic"})
 

@@ -1,0 +1,336 @@
+"""The record store (spec 03 §11, with §20.15-18 as rules).
+
+A signature is checked once, when a record enters. Afterwards only time matters: what expired is never served and
+is swept in order of expiry. Memory is bounded in keys and bytes, and what one network or one publisher may hold is
+bounded too, so that a flood displaces only what came the same way. Records this node publishes are pinned.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from a2al_trio.dht.config import StoreLimits
+from a2al_trio.dht.slots import Held, category_of, slot_of, surplus
+from a2al_trio.errors import A2alError
+from a2al_trio.identity.address import Address, NodeId
+from a2al_trio.wire.content import check_content_key
+from a2al_trio.wire.errors import InvalidRecord
+from a2al_trio.wire.records import (
+    RecordCategory,
+    RecordType,
+    SignedRecord,
+    Verify,
+    check_authority,
+    check_record,
+    is_newer,
+)
+
+__all__ = [
+    "Authority",
+    "KeyMismatch",
+    "PolicyRefused",
+    "RecordStore",
+    "StaleRecord",
+    "StoreUsage",
+    "standard_authority",
+]
+
+Authority = Callable[[SignedRecord, NodeId, int], int | None]
+"""Raises if the signer may not publish the record under that key at that Unix time; else until when it may."""
+OVERHEAD_BYTES = 400
+"""What one record costs beside its encoded bytes, about."""
+ZERO_KEY = bytes(32)
+
+
+class StaleRecord(A2alError):
+    """An equal or newer record is already held."""
+
+
+class KeyMismatch(InvalidRecord):
+    """The record does not belong under that key."""
+
+
+class PolicyRefused(A2alError):
+    """This node has no room for the record, by its own policy."""
+
+
+@attrs.frozen
+class StoreUsage:
+    """What the store holds."""
+
+    keys: int
+    records: int
+    encoded_bytes: int
+
+
+class RecordStore:
+    """Records by key. `authority` is asked after integrity; None accepts any signer."""
+
+    def __init__(
+        self, limits: StoreLimits, *, verify: Verify, authority: Authority | None = None
+    ) -> None:
+        self._limits = limits
+        self._verify = verify
+        self._authority = authority
+        self._keys: OrderedDict[bytes, list[Held]] = OrderedDict()
+        self._expiry: list[tuple[int, int, Held]] = []
+        self._made = 0
+        self._records = 0
+        self._bytes = 0
+        self._source_bytes: dict[bytes, int] = {}
+        self._publisher_bytes: dict[bytes, int] = {}
+        self._by_source: dict[bytes, OrderedDict[int, Held]] = {}
+        self._by_publisher: dict[bytes, dict[int, Held]] = {}
+        self._weights: list[tuple[int, bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def usage(self) -> StoreUsage:
+        """How much is held."""
+        return StoreUsage(len(self._keys), self._records, self._bytes)
+
+    # -- admission ---------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        record: SignedRecord,
+        now: int,
+        *,
+        key: NodeId | None = None,
+        source: bytes = b"",
+        pinned: bool = False,
+    ) -> Held:
+        """Admit a record; `now` is Unix time, `source` the network it came from.
+
+        Raises InvalidRecord (RecordExpired, RecordNotYetValid, KeyMismatch ...), StaleRecord or PolicyRefused.
+        """
+        key = record.address.node_id if key is None or key == ZERO_KEY else key
+        if self._is_held(record, key, now):
+            raise StaleRecord("this very record is already held")
+        check_record(record, now=now, tolerance=self._limits.clock_tolerance, verify=self._verify)
+        if category_of(record.record_type) is RecordCategory.SOVEREIGN and key != record.address.node_id:
+            raise KeyMismatch("a sovereign record belongs under the id of its own address")
+        ends = None
+        if self._authority is not None:
+            ends = self._authority(record, key, now)
+        if self._limits.bind_content_to_key:
+            check_content_key(record, key)
+        until = self._retained_until(record, now)
+        if ends is not None:
+            until = min(until, ends - 1)
+        return self._merge(Held(record, key, source, until, now, pinned=pinned), now)
+
+    def _is_held(self, record: SignedRecord, key: bytes, now: int) -> bool:
+        """Whether exactly these bytes are held; then no signature needs checking again."""
+        for held in self._keys.get(key, ()):
+            if held.record.signature == record.signature and held.record.encoded == record.encoded:
+                if held.until < now:
+                    return False
+                held.refreshed_at = now
+                return True
+        return False
+
+    def _merge(self, held: Held, now: int) -> Held:
+        record, key = held.record, held.key
+        self._drop_expired(key, now)
+        slot = slot_of(record)
+        former = next((held for held in self._keys.get(key, ()) if slot_of(held.record) == slot), None)
+        if former is not None and not is_newer(record, former.record):
+            raise StaleRecord("an equal or newer record is already held")
+        if not held.pinned:
+            self._check_quota(held, former)
+        if former is not None:
+            self._remove(former)
+        self._add(held)
+        for victim in surplus(self._keys[key], held, self._limits):
+            self._remove(victim)
+        self._shrink(held)
+        return held
+
+    def _retained_until(self, record: SignedRecord, now: int) -> int:
+        limits = self._limits
+        retention = {
+            RecordCategory.TOPIC: limits.retention_topic,
+            RecordCategory.MAILBOX: limits.retention_mailbox,
+        }.get(category_of(record.record_type), limits.retention_sovereign)
+        return min(record.timestamp + record.ttl, now + retention)
+
+    def _check_quota(self, held: Held, former: Held | None) -> None:
+        """Refuse what would exceed the share of its network or publisher."""
+        size = _size(held)
+        freed = 0 if former is None else _size(former)
+        publisher = held.record.address
+        if self._publisher_bytes.get(publisher, 0) + size - freed > self._limits.per_publisher_bytes:
+            raise PolicyRefused("the publisher's share of this node's store is used up")
+        if held.source:
+            freed = freed if former is not None and former.source == held.source else 0
+            if self._source_bytes.get(held.source, 0) + size - freed > self._limits.per_source_bytes:
+                raise PolicyRefused("the sender network's share of this node's store is used up")
+
+    def _shrink(self, newcomer: Held) -> None:
+        """Return within the limits at the cost of the network that holds most."""
+        limits = self._limits
+        while self._bytes > limits.max_bytes or len(self._keys) > limits.max_keys:
+            victim = self._heaviest()
+            if victim is None:
+                return
+            self._remove(victim)
+            if victim is newcomer:
+                raise PolicyRefused("this node's store is full")
+
+    def _heaviest(self) -> Held | None:
+        """The oldest record of the network with most bytes; without sources, of the least recently used key."""
+        weights = self._weights
+        while weights:
+            weight, source = weights[0]
+            actual = self._source_bytes.get(source, 0)
+            if actual == -weight and self._by_source.get(source):
+                return next(iter(self._by_source[source].values()))
+            heapq.heappop(weights)
+            if actual:
+                heapq.heappush(weights, (-actual, source))
+        for records in self._keys.values():
+            for held in records:
+                if not held.pinned:
+                    return held
+        return None
+
+    # -- bookkeeping -------------------------------------------------------------------------------------------
+
+    def _add(self, held: Held) -> None:
+        records = self._keys.setdefault(held.key, [])
+        category = category_of(held.record.record_type)
+        # Records of the touched category end up behind those of the others (spec 03 §11.2).
+        records.sort(key=lambda each: category_of(each.record.record_type) is category)
+        records.append(held)
+        self._keys.move_to_end(held.key)
+        self._made += 1
+        heapq.heappush(self._expiry, (held.until, self._made, held))
+        size = _size(held)
+        self._records += 1
+        self._bytes += size
+        publisher = held.record.address
+        self._publisher_bytes[publisher] = self._publisher_bytes.get(publisher, 0) + size
+        self._by_publisher.setdefault(publisher, {})[id(held)] = held
+        if held.source and not held.pinned:
+            self._source_bytes[held.source] = self._source_bytes.get(held.source, 0) + size
+            self._by_source.setdefault(held.source, OrderedDict())[id(held)] = held
+            heapq.heappush(self._weights, (-self._source_bytes[held.source], held.source))
+            if len(self._weights) > 64 + 4 * len(self._source_bytes):
+                self._weights = [(-weight, source) for source, weight in self._source_bytes.items()]
+                heapq.heapify(self._weights)
+        if len(self._expiry) > 64 + 2 * self._records:
+            self._expiry = [each for each in self._expiry if each[2].alive]
+            heapq.heapify(self._expiry)
+
+    def _remove(self, held: Held) -> None:
+        if not held.alive:
+            return
+        held.alive = False
+        records = self._keys[held.key]
+        records.remove(held)
+        if not records:
+            del self._keys[held.key]
+        size = _size(held)
+        self._records -= 1
+        self._bytes -= size
+        publisher = held.record.address
+        _subtract(self._publisher_bytes, publisher, size)
+        del self._by_publisher[publisher][id(held)]
+        if not self._by_publisher[publisher]:
+            del self._by_publisher[publisher]
+        if held.source and not held.pinned:
+            _subtract(self._source_bytes, held.source, size)
+            del self._by_source[held.source][id(held)]
+            if not self._by_source[held.source]:
+                del self._by_source[held.source]
+
+    def _drop_expired(self, key: bytes, now: int) -> None:
+        for held in [held for held in self._keys.get(key, ()) if held.until < now]:
+            self._remove(held)
+
+    def sweep(self, now: int) -> int:
+        """Drop all that expired before `now` (Unix time); returns how many records went."""
+        dropped = 0
+        while self._expiry and (self._expiry[0][0] < now or not self._expiry[0][2].alive):
+            held = heapq.heappop(self._expiry)[2]
+            if held.alive:
+                self._remove(held)
+                dropped += 1
+        return dropped
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def held(self, key: bytes, now: int, record_type: int = 0) -> list[Held]:
+        """Live records under a key in order of insertion; type 0 means any."""
+        return [
+            held
+            for held in self._keys.get(key, ())
+            if held.until >= now and (record_type in {0, held.record.record_type})
+        ]
+
+    def get(self, key: bytes, now: int, record_type: int = 0) -> list[SignedRecord]:
+        """The records of `held`."""
+        return [held.record for held in self.held(key, now, record_type)]
+
+    def endpoint(self, key: bytes, now: int) -> SignedRecord | None:
+        """The endpoint record under a key."""
+        newest: SignedRecord | None = None
+        for record in self.get(key, now, RecordType.ENDPOINT):
+            if newest is None or is_newer(record, newest):
+                newest = record
+        return newest
+
+    def published_by(self, publisher: Address, now: int, record_type: int = 0) -> list[SignedRecord]:
+        """All live records of one publisher."""
+        return [
+            held.record
+            for held in self._by_publisher.get(publisher, {}).values()
+            if held.until >= now and (record_type in {0, held.record.record_type})
+        ]
+
+    def invalidate(self, key: bytes, record_type: int = 0) -> int:
+        """Drop the records under a key that we do not publish ourselves; returns how many."""
+        doomed = [
+            held
+            for held in self._keys.get(key, ())
+            if not held.pinned and (record_type in {0, held.record.record_type})
+        ]
+        for held in doomed:
+            self._remove(held)
+        return len(doomed)
+
+    def unpin(self, publisher: Address) -> None:
+        """Let a publisher's own records age like others."""
+        for held in list(self._by_publisher.get(publisher, {}).values()):
+            if held.pinned:
+                self._remove(held)
+
+    def __iter__(self) -> Iterator[Held]:
+        for records in list(self._keys.values()):
+            yield from list(records)
+
+
+def _size(held: Held) -> int:
+    return len(held.record.encoded) + OVERHEAD_BYTES
+
+
+def _subtract(totals: dict[bytes, int], name: bytes, amount: int) -> None:
+    totals[name] -= amount
+    if totals[name] <= 0:
+        del totals[name]
+
+
+def standard_authority(tolerance: int) -> Authority:
+    """The authority rule of spec 04 §13, with a clock tolerance in seconds for delegations."""
+
+    def check(record: SignedRecord, key: NodeId, now: int) -> int | None:
+        return check_authority(record, key, now=now, tolerance=tolerance)
+
+    return check
