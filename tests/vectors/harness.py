@@ -71,5 +71,3 @@ def agree(
 def unhex(text: str | None) -> bytes | None:
     """Read a byte string of a vector file; `null` stays None."""
     return None if text is None else bytes.fromhex(text)
-
-
