@@ -88,7 +88,7 @@ class ClientTls:
     alpn: tuple[str, ...]
     """Application protocols we offer, preferred first."""
     verify_peer: VerifyPeer
-    """Judges the server; `a2al_trio.quic.tls.certificate.WebVerifier` applies the rules of the web."""
+    """Judges the server; `a2al_trio.quic.tls.certificate` has the rules of the web and pinning."""
     credentials: Credentials | None = None
     """What we show a server that asks for a certificate."""
     suites: tuple[CipherSuite, ...] = DEFAULT_SUITES

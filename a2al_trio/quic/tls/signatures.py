@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from a2al_trio.quic.tls.codepoints import AlertDescription, SignatureScheme
 from a2al_trio.quic.tls.config import PrivateKey
-from a2al_trio.quic.tls.errors import TlsAlert
+from a2al_trio.quic.tls.errors import PeerRejected, TlsAlert
 from a2al_trio.quic.tls.extensions import VERIFIABLE_SCHEMES
+from a2al_trio.quic.tls.loading import load_public_key
 from a2al_trio.quic.tls.messages import CertificateVerify
 
 __all__ = ["check_certificate_verify", "choose_scheme", "sign_transcript"]
@@ -68,11 +68,9 @@ def check_certificate_verify(
     if verify.scheme not in VERIFIABLE_SCHEMES:
         raise TlsAlert(AlertDescription.ILLEGAL_PARAMETER, f"signature scheme {verify.scheme:#06x} was not offered")
     try:
-        key = x509.load_der_x509_certificate(leaf).public_key()
-    except UnsupportedAlgorithm as error:
-        raise TlsAlert(AlertDescription.UNSUPPORTED_CERTIFICATE, "a certificate with an unknown kind of key") from error
-    except ValueError as error:
-        raise TlsAlert(AlertDescription.BAD_CERTIFICATE, f"the certificate does not parse: {error}") from error
+        key = load_public_key(leaf)
+    except PeerRejected as rejection:
+        raise TlsAlert(rejection.alert, rejection.reason) from rejection
     content = _CONTEXT[from_server] + transcript_hash
     scheme, signature = verify.scheme, verify.signature
     try:

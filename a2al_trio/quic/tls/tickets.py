@@ -15,6 +15,7 @@ import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from a2al_trio.errors import ConfigurationError
 from a2al_trio.quic.tls.errors import TlsAlert
 from a2al_trio.quic.tls.reader import Reader, pack_vector
 from a2al_trio.quic.tls.suites import CipherSuite
@@ -105,13 +106,15 @@ class TicketKeys:
     """
 
     _entropy: Callable[[int], bytes]
-    lifetime: int = attrs.field(
-        default=86_400, validator=attrs.validators.and_(attrs.validators.ge(1), attrs.validators.le(7 * 86_400))
-    )
+    lifetime: int = 86_400
     _current: AESGCM | None = attrs.field(default=None, init=False)
     _previous: AESGCM | None = attrs.field(default=None, init=False)
     _current_since: float = attrs.field(default=0.0, init=False)
     _used: dict[bytes, float] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not 1 <= self.lifetime <= 7 * 86_400:
+            raise ConfigurationError("TicketKeys.lifetime must be 1 second to 7 days, given in seconds")
 
     def seal(self, state: SessionState, now: float) -> bytes:
         """Return the ticket that holds `state`."""
