@@ -36,12 +36,15 @@ async def open_service_nursery(name: str) -> AsyncIterator[trio.Nursery]:
     crash: list[BaseExceptionGroup[BaseException]] = []
     body_error: BaseException | None = None
     body_scope = trio.CancelScope()
+    opened: list[trio.Nursery] = []
+    is_open = trio.Event()
 
-    async def keep_background(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async def keep_background() -> None:
         with trio.CancelScope(shield=True):
             try:
                 async with trio.open_nursery() as background:
-                    task_status.started(background)
+                    opened.append(background)
+                    is_open.set()
                     await trio.sleep_forever()
             except BaseExceptionGroup as group:
                 crash.append(group)
@@ -49,7 +52,11 @@ async def open_service_nursery(name: str) -> AsyncIterator[trio.Nursery]:
 
     try:
         async with trio.open_nursery() as outer:
-            background: trio.Nursery = await outer.start(keep_background)
+            # Not `outer.start`: cancelled at the wrong instant, it would wait for the shielded task for ever.
+            outer.start_soon(keep_background)
+            with trio.CancelScope(shield=True):
+                await is_open.wait()
+            [background] = opened
             try:
                 with body_scope:
                     yield background

@@ -5,6 +5,7 @@ Nothing here is needed at run time, and nothing else imports it.
 
 from __future__ import annotations
 
+from a2al_trio.testing.leaks import Leak, cancelled_after, no_leaks
 from a2al_trio.testing.link import Link, Packet
 from a2al_trio.testing.nat import Dependence, Nat
 from a2al_trio.testing.net import SimHost, SimNat, SimNet, open_simnet
@@ -13,6 +14,7 @@ from a2al_trio.testing.socket import SimSocket
 
 __all__ = [
     "Dependence",
+    "Leak",
     "Link",
     "Nat",
     "Packet",
@@ -21,5 +23,7 @@ __all__ = [
     "SimNat",
     "SimNet",
     "SimSocket",
+    "cancelled_after",
+    "no_leaks",
     "open_simnet",
 ]
