@@ -8,6 +8,8 @@ import json
 import pkgutil
 import sys
 
+import attrs
+
 import benchmarks
 from benchmarks.framework import Benchmark, run_benchmark
 
@@ -29,15 +31,22 @@ def main() -> None:
     """Run the command line."""
     known = load_all()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=known, help="which benchmark; none lists them")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=None, metavar="N", help="interleaved rounds (default: 5)")
+    names = parser.add_subparsers(dest="name", metavar="NAME")
+    for benchmark in known.values():
+        options = names.add_parser(benchmark.name, help=benchmark.about, description=benchmark.about)
+        options.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        options.add_argument("--rounds", type=int, default=None, metavar="N", help=f"default: {benchmark.rounds}")
+        if benchmark.add_options is not None:
+            benchmark.add_options(options)
     arguments = parser.parse_args()
     if arguments.name is None:
         for benchmark in known.values():
             print(f"{benchmark.name:20} {benchmark.about}")
         return
-    report = run_benchmark(known[arguments.name], rounds=arguments.rounds)
+    chosen = known[arguments.name]
+    if chosen.configure is not None:
+        chosen = attrs.evolve(chosen, measure=chosen.configure(arguments))
+    report = run_benchmark(chosen, rounds=arguments.rounds)
     if arguments.json:
         json.dump(report.as_dict(), sys.stdout, indent=2)
         print()

@@ -7,6 +7,7 @@ medians. The unit at the end of a figure's name says which way is better.
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -39,6 +40,10 @@ class Benchmark:
     rounds: int = ROUNDS
     notes: Callable[[], Mapping[str, object]] | None = None
     """More to put into the report, such as a profile."""
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None
+    """Adds options of its own to the command line."""
+    configure: Callable[[argparse.Namespace], Callable[[], Measurement]] | None = None
+    """Turns those options into the function to use instead of `measure`."""
 
 
 @attrs.frozen
