@@ -81,6 +81,8 @@ class PacketKeys:
     """`(nonce, plaintext, header, out)`; `out` may begin where `plaintext` begins and is 16 bytes longer."""
     decrypt_into: Callable[[Buffer, Buffer, Buffer | None, Buffer], int]
     """`(nonce, ciphertext, header, out)`; raises `InvalidTag`; `out` may begin where `ciphertext` begins."""
+    decrypt: Callable[[Buffer, Buffer, Buffer | None], bytes]
+    """`(nonce, ciphertext, header)`; returns the plaintext as a new object; raises `InvalidTag`."""
     masks: Callable[[Buffer], bytes]
     """Takes any number of 16-byte samples in a row; mask i is the first 5 of bytes 16*i to 16*i+16 of the result."""
     _secret: bytes = attrs.field(repr=False)
@@ -125,6 +127,7 @@ def _packet_keys(
         iv=int.from_bytes(expand(prefix + "iv", b"", 12), "big"),
         encrypt_into=aead.encrypt_into,
         decrypt_into=aead.decrypt_into,
+        decrypt=aead.decrypt,
         masks=masks,
         secret=secret,
         label_prefix=prefix,

@@ -12,12 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 import attrs
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.quic.tls.errors import TlsAlert
 from a2al_trio.quic.tls.reader import Reader, pack_vector
+from a2al_trio.quic.tls.sealing import NONCE_SIZE, RotatingSeal
 from a2al_trio.quic.tls.suites import CipherSuite
 
 __all__ = ["SessionState", "SessionTicket", "TicketKeys"]
@@ -26,7 +24,6 @@ FRESHNESS_WINDOW: Final = 10.0
 """Seconds by which a client's idea of a ticket's age may differ from ours before 0-RTT is refused (§8.3)."""
 REPLAY_TABLE_SIZE: Final = 16_384
 """0-RTT attempts remembered at once; while the table is full, 0-RTT is refused and handshakes take a round trip."""
-_NONCE_SIZE: Final = 12
 
 
 @attrs.frozen
@@ -99,43 +96,33 @@ class SessionState:
 
 @attrs.define(eq=False)
 class TicketKeys:
-    """A server's secret for session tickets, shared by all its connections; renewed as time passes.
+    """A server's secret for session tickets, shared by all its connections.
 
-    `lifetime` is how many seconds a ticket may be used, at most seven days. Every `lifetime` a new key takes over, and
-    the one before is kept as long again for the tickets it sealed: whoever learns a key reads at most that much past.
+    `entropy` is `os.urandom` outside of tests; `lifetime` is how many seconds a ticket may be used, at most seven days.
     """
 
     _entropy: Callable[[int], bytes]
     lifetime: int = 86_400
-    _current: AESGCM | None = attrs.field(default=None, init=False)
-    _previous: AESGCM | None = attrs.field(default=None, init=False)
-    _current_since: float = attrs.field(default=0.0, init=False)
+    _seal: RotatingSeal = attrs.field(init=False)
     _used: dict[bytes, float] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.lifetime <= 7 * 86_400:
             raise ConfigurationError("TicketKeys.lifetime must be 1 second to 7 days, given in seconds")
+        self._seal = RotatingSeal(self._entropy, self.lifetime)
 
     def seal(self, state: SessionState, now: float) -> bytes:
         """Return the ticket that holds `state`."""
-        self._renew(now)
-        assert self._current is not None
-        nonce = self._entropy(_NONCE_SIZE)
-        return nonce + self._current.encrypt(nonce, state._encode(), b"")
+        return self._seal.seal(state._encode(), b"", now)
 
     def open(self, ticket: bytes, now: float) -> SessionState | None:
         """Return the state inside `ticket`, or None unless it is ours and has not expired."""
-        self._renew(now)
-        nonce, sealed = ticket[:_NONCE_SIZE], ticket[_NONCE_SIZE:]
-        for key in (self._current, self._previous):
-            if key is None or len(sealed) < 16:
-                continue
-            try:
-                state = SessionState._decode(key.decrypt(nonce, sealed, b""))
-            except (InvalidTag, TlsAlert):
-                continue
-            return state if state.issued_at <= now + 0.001 and now < state.issued_at + self.lifetime else None
-        return None
+        content = self._seal.open(ticket, b"", now)
+        if content is None:
+            return None
+        state = SessionState._decode(content)
+        # The time of issue was rounded to milliseconds.
+        return state if state.issued_at <= now + 0.001 and now < state.issued_at + self.lifetime else None
 
     def first_use(self, ticket: bytes, claimed_age: float, state: SessionState, now: float) -> bool:
         """Whether 0-RTT under `ticket` is no replay: its age is as claimed, and it was not used for 0-RTT before.
@@ -148,15 +135,8 @@ class TicketKeys:
         used = self._used  # in order of time
         while used and used[oldest := next(iter(used))] <= now - 2 * FRESHNESS_WINDOW:
             del used[oldest]
-        nonce = ticket[:_NONCE_SIZE]
+        nonce = ticket[:NONCE_SIZE]
         if nonce in used or len(used) >= REPLAY_TABLE_SIZE:
             return False
         used[nonce] = now
         return True
-
-    def _renew(self, now: float) -> None:
-        if self._current is None or now - self._current_since >= self.lifetime:
-            kept = self._current is not None and now - self._current_since < 2 * self.lifetime
-            self._previous = self._current if kept else None
-            self._current = AESGCM(self._entropy(16))
-            self._current_since = now
