@@ -31,7 +31,7 @@ def check_complete(pair: Pair) -> None:
     assert client.of(HandshakeComplete) == server.of(HandshakeComplete) == [HandshakeComplete()]
     assert client.engine.alpn == server.engine.alpn == "test"
     assert client.of(PeerParameters) == [PeerParameters(b"server parameters")]
-    assert server.of(PeerParameters) == [PeerParameters(b"client parameters")]
+    assert pair.seen_by_server == [b"client parameters"]
     for level, sending in EVERY_SECRET:
         assert client.secrets()[level, sending] == server.secrets()[level, not sending]
     assert len(set(client.secrets().values())) == 4
@@ -77,7 +77,6 @@ def test_the_server_can_ask_for_another_group(group: NamedGroup, suite: CipherSu
     assert not pair.server.events, "a HelloRetryRequest tells nobody anything yet"
     pair.run()
     check_complete(pair)
-    assert len(pair.seen_by_server) == 1
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100])

@@ -23,7 +23,10 @@ class KeysReady:
 
 @attrs.frozen
 class PeerParameters:
-    """The peer's transport parameters, as sent; a server's are not authenticated before `HandshakeComplete`."""
+    """The server's transport parameters, as sent; they are not authenticated before `HandshakeComplete`.
+
+    A server learns the client's through its `transport_parameters` callback instead.
+    """
 
     data: bytes
 

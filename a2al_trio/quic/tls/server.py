@@ -19,7 +19,7 @@ from a2al_trio.quic.tls.codepoints import (
 from a2al_trio.quic.tls.config import Credentials, ServerTls, VerifyPeer
 from a2al_trio.quic.tls.engine import Engine
 from a2al_trio.quic.tls.errors import TlsAlert
-from a2al_trio.quic.tls.events import HandshakeComplete, PeerParameters
+from a2al_trio.quic.tls.events import HandshakeComplete
 from a2al_trio.quic.tls.extensions import encode_alpn, encode_extension
 from a2al_trio.quic.tls.groups import answer_share
 from a2al_trio.quic.tls.key_schedule import KeySchedule, Transcript, binder, early_traffic_secret, resumption_psk
@@ -100,7 +100,6 @@ class TlsServer(Engine):
             return
         self._may_issue_tickets = hello.psk_with_dhe
         ours = self._transport_parameters(hello.quic_parameters)
-        self._events.append(PeerParameters(hello.quic_parameters))
         if self._retried_for is None:
             self._transcript = Transcript(self._suite.hash_name)
         self._transcript.add(message)
