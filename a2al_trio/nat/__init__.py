@@ -1,0 +1,1 @@
+"""What kind of network we are in: our public address as peers see it, and the kind of NAT before us."""
