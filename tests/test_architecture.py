@@ -31,8 +31,10 @@ IO_MODULES = frozenset(
         "nat.probe",
         "nat.portmap",
         "nat.watch",
+        "signaling.channel",
         "signaling.client",
         "signaling.hub",
+        "signaling.websocket",
         "punch.pool",
         "host",
         "http",
@@ -111,7 +113,7 @@ def within(name: str, group: frozenset[str] | set[str]) -> bool:
 def is_pure(name: str) -> bool:
     if within(name, PURE_MODULES):
         return True
-    if name in ("quic", "dht") or name.endswith("__init__"):
+    if name in ("quic", "dht", "signaling", "ice") or name.endswith("__init__"):
         return False
     return not within(name, IO_MODULES - {"quic"})
 

@@ -1,0 +1,95 @@
+"""Dialling a hub: one WebSocket as a context manager that closes it properly and raises one clear error."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from a2al_trio.scopes import open_service_nursery
+from a2al_trio.signaling.errors import HubUnreachable, RoomClosed
+from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, encode_frame
+
+__all__ = ["DIAL_LIMIT", "Dialer", "dial_tcp", "open_hub_socket", "send_frame"]
+
+DIAL_LIMIT: Final = 8.0
+"""Seconds for name resolution, TCP, TLS and the WebSocket handshake together (spec 06 D7, D9)."""
+
+_CLOSE_LIMIT: Final = 0.1
+
+Dialer = Callable[[str, int, bool], Awaitable[trio.abc.Stream]]
+"""Opens a stream to a host and port, with TLS or without; tests and proxies bring their own."""
+
+
+async def dial_tcp(host: str, port: int, tls: bool) -> trio.abc.Stream:
+    """Connect over TCP, trying all addresses of the name; a TLS certificate must suit the name."""
+    stream = await trio.open_tcp_stream(host, port)
+    if not tls:
+        return stream
+    secure = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host, https_compatible=True)
+    try:
+        await secure.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secure
+
+
+@asynccontextmanager
+async def open_hub_socket(url: str, *, dial: Dialer = dial_tcp) -> AsyncIterator[WebSocketConnection]:
+    """Open a WebSocket to a hub URL of `urls`; raises `HubUnreachable`. Leaving closes it with a close frame."""
+    parts = urlsplit(url)
+    hub = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    stream = await _dial(parts.scheme == "wss", parts.hostname or "", parts.port, hub, dial)
+    resource = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    try:
+        async with open_service_nursery(f"connection to hub {hub}") as nursery:
+            with trio.move_on_after(DIAL_LIMIT) as limit:
+                try:
+                    socket = await wrap_client_stream(
+                        nursery,
+                        stream,  # type: ignore[arg-type]  # any trio stream serves
+                        parts.netloc.rpartition("@")[2],
+                        resource,
+                        subprotocols=[SUBPROTOCOL],
+                        max_message_size=MAX_MESSAGE_SIZE,
+                    )
+                except (HandshakeError, ConnectionClosed, OSError, trio.BrokenResourceError) as error:
+                    raise HubUnreachable(f"hub {hub} refused the WebSocket: {_reason(error)}") from error
+            if limit.cancelled_caught:
+                raise HubUnreachable(f"hub {hub} did not answer the WebSocket handshake within {DIAL_LIMIT:.0f} s")
+            try:
+                yield socket
+            finally:
+                with trio.move_on_after(_CLOSE_LIMIT, shield=True):
+                    await socket.aclose()
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def _dial(tls: bool, host: str, port: int | None, hub: str, dial: Dialer) -> trio.abc.Stream:
+    try:
+        with trio.fail_after(DIAL_LIMIT):
+            return await dial(host, port or (443 if tls else 80), tls)
+    except trio.TooSlowError as error:
+        raise HubUnreachable(f"hub {hub} could not be reached within {DIAL_LIMIT:.0f} s") from error
+    except (OSError, trio.BrokenResourceError, UnicodeError) as error:
+        raise HubUnreachable(f"hub {hub} cannot be reached: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) and error.__cause__ else error
+    return str(cause) or type(cause).__name__
+
+
+async def send_frame(socket: WebSocketConnection, frame: Frame) -> None:
+    """Send one frame; raises `RoomClosed`."""
+    try:
+        await socket.send_message(encode_frame(frame))
+    except ConnectionClosed as error:
+        raise RoomClosed("the hub closed the connection") from error
