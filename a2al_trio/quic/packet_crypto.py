@@ -176,7 +176,8 @@ class OneRttKeys:
     """The keys of 1-RTT packets through key updates (RFC 9001 §6), both directions.
 
     `send`, `receive` and `phase` belong to the current key phase and are what a hot loop uses. The next receiving keys
-    are made ahead of need, so that the time taken does not tell whether a packet was genuine (RFC 9001 §9.5).
+    are made for the first packet that claims to need them, genuine or not, and kept: so the time taken tells nothing
+    about a packet (RFC 9001 §9.5), and the many connections that never update keep no keys they do not use.
     """
 
     send: PacketKeys
@@ -188,9 +189,6 @@ class OneRttKeys:
     _lowest_received: int | None = attrs.field(default=None, init=False)
     _first_sent: int = attrs.field(default=0, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._next_receive = self.receive.next()
-
     def for_packet(self, phase_bit: int, packet_number: int) -> PacketKeys | None:
         """Return the keys for a received packet, or None when they have been discarded.
 
@@ -201,6 +199,8 @@ class OneRttKeys:
             return self.receive
         if self._lowest_received is None or packet_number < self._lowest_received:
             return self.previous_receive
+        if self._next_receive is None:
+            self._next_receive = self.receive.next()
         return self._next_receive
 
     def opened(self, keys: PacketKeys, packet_number: int, next_send_number: int) -> bool:
@@ -229,11 +229,10 @@ class OneRttKeys:
 
     def update(self, next_send_number: int) -> None:
         """Move both directions to the next key phase."""
-        assert self._next_receive is not None
         self.previous_receive = self.receive
         self.send = self.send.next()
-        self.receive = self._next_receive
-        self._next_receive = self.receive.next()
+        self.receive = self._next_receive or self.receive.next()
+        self._next_receive = None
         self.phase ^= 1
         self._lowest_received = None
         self._first_sent = next_send_number
