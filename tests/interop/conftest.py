@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -30,16 +30,23 @@ class Lab:
         async with AsyncExitStack() as stack:
             nodes: list[ReferenceNode] = []
             for number in range(count):
-                node = open_reference_node(
-                    self.binary,
-                    self.directory / f"node{number}",
-                    REFERENCE_HOSTS[number],
-                    api_port=2121 + number,
-                    bootstrap=(str(nodes[0].address),) if nodes else (),
-                    hub=not nodes,
-                )
+                bootstrap = (str(nodes[0].address),) if nodes else ()
+                node = self.reference_node(number, bootstrap=bootstrap, hub=not nodes)
                 nodes.append(await stack.enter_async_context(node))
             yield nodes
+
+    def reference_node(
+        self, number: int = 0, *, bootstrap: tuple[str, ...] = (), hub: bool = False
+    ) -> AbstractAsyncContextManager[ReferenceNode]:
+        """One reference node, joining through `bootstrap`."""
+        return open_reference_node(
+            self.binary,
+            self.directory / f"node{number}",
+            REFERENCE_HOSTS[number],
+            api_port=2121 + number,
+            bootstrap=bootstrap,
+            hub=hub,
+        )
 
 
 @pytest.fixture(params=["0.2.0", "newest"])

@@ -114,6 +114,11 @@ class ReferenceNode:
             await self.publish(agent.aid)
         return agent
 
+    async def remove_agent(self, aid: str) -> None:
+        """Forget an agent; its operational key and proof stay good for whoever has them."""
+        response = await self._client.delete(f"/agents/{aid}")
+        assert response.is_success, response.text
+
     async def publish(self, aid: str) -> int:
         """Publish the endpoint record of an agent; returns its seq."""
         answer = await self.post(f"/agents/{aid}/publish")
