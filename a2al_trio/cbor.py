@@ -1,10 +1,12 @@
 """Canonical CBOR: a strict bounded decoder and the matching encoder (spec 02 §2, RFC 7049 §3.9).
 
-The decoder takes nothing but the canonical form: shortest heads, definite lengths, integers and texts as map keys, sorted
-length-first and without duplicates, no tags, shortest floats, valid UTF-8, no byte left over. Two values are then equal exactly if their
-bytes are, so a signature over received bytes is a signature over what they mean, and nothing needs encoding again.
+The decoder takes nothing but the canonical form: shortest heads, definite lengths, integers and texts as map keys,
+sorted length-first and without duplicates, no tags, shortest floats, valid UTF-8, no byte left over. Two values are
+then equal exactly if their bytes are, so a signature over received bytes is a signature over what they mean, and
+nothing needs encoding again.
 
-Depth is bounded by `MAX_DEPTH`, and every count by the bytes that are there, so memory is linear in the input. The
+Depth is bounded by `MAX_DEPTH`, maps by `MAX_PAIRS`, and every count by the bytes that are there, so time and memory
+linear in the input. The
 decoder runs once per datagram and element, hence its one long function and plain positions in place of a reader object.
 """
 
@@ -21,6 +23,7 @@ from a2al_trio.errors import DecodeError, LocalProtocolError
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_PAIRS",
     "CborDecodeError",
     "CborEncodeError",
     "CborKey",
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 MAX_DEPTH = 32  # levels, the outermost item being the first (spec 02 §3)
+MAX_PAIRS = 512  # chosen integer keys collide in a dict, at quadratic cost; honest maps have a few dozen pairs
 
 _FLOAT16 = struct.Struct(">e")
 _FLOAT32 = struct.Struct(">f")
@@ -157,6 +161,8 @@ def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[CborMap, in
         raise CborDecodeError(f"nested deeper than {MAX_DEPTH} levels")
     if count * 2 > len(data) - at:
         raise IndexError
+    if count > MAX_PAIRS:
+        raise CborDecodeError(f"a map of more than {MAX_PAIRS} pairs")
     pairs = CborMap()
     pairs.start = at - 1 if count < 0x18 else at - len(head(0xA0, count))
     depth += 1
@@ -180,7 +186,30 @@ def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[CborMap, in
                 raise CborDecodeError("map keys that are doubled or not sorted")
             previous = raw
             small = 0x18
-        pairs[key], at = _read(data, at, depth)  # type: ignore[index]
+        # Small numbers and short byte strings are most of what peers send; they are read without a call.
+        first = data[at]
+        if first < 0x18:
+            pairs[key] = first  # type: ignore[index]
+            at += 1
+        elif first == 0x58:
+            number = data[at + 1]
+            start = at + 2
+            at = start + number
+            value = data[start:at]
+            if len(value) != number:
+                raise IndexError
+            if number < 0x18:
+                raise CborDecodeError("a head that could be shorter")
+            pairs[key] = value  # type: ignore[index]
+        elif 0x40 <= first < 0x58:
+            start = at + 1
+            at += first - 0x3F
+            value = data[start:at]
+            if len(value) != first - 0x40:
+                raise IndexError
+            pairs[key] = value  # type: ignore[index]
+        else:
+            pairs[key], at = _read(data, at, depth)  # type: ignore[index]
     pairs.end = at
     return pairs, at
 
@@ -265,6 +294,8 @@ def _write(value: Encodable, parts: list[bytes], depth: int) -> None:
 
 
 def _write_map(value: EncodableMap, parts: list[bytes], depth: int) -> None:
+    if len(value) > MAX_PAIRS:
+        raise CborEncodeError(f"a map has at most {MAX_PAIRS} pairs, not {len(value)}")
     parts.append(head(0xA0, len(value)))
     keyed: list[tuple[int, bytes, Encodable]] = []
     for key, item in value.items():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2al_trio.cbor import MAX_DEPTH, CborDecodeError, CborEncodeError, CborMap, CborSimple, decode, encode
+from a2al_trio.cbor import MAX_DEPTH, MAX_PAIRS, CborDecodeError, CborEncodeError, CborMap, CborSimple, decode, encode
 
 keys = st.integers(-(2**64), 2**64 - 1) | st.text(max_size=40)
 scalars = (
@@ -112,6 +112,15 @@ def test_depth_is_bounded_both_ways() -> None:
         decode(b"\x81" * 100_000)
     with pytest.raises(CborEncodeError, match="nested"):
         encode([decode(deepest)])
+
+
+def test_maps_are_bounded_both_ways() -> None:
+    most = encode(dict.fromkeys(range(MAX_PAIRS)))
+    assert encode(decode(most)) == most
+    with pytest.raises(CborDecodeError, match="pairs"):
+        decode(b"\xb9\x02\x01" + most[3:] + b"\x19\x02\x00\xf6")
+    with pytest.raises(CborEncodeError, match="pairs"):
+        encode(dict.fromkeys(range(MAX_PAIRS + 1)))
 
 
 def test_floats_take_the_shortest_form() -> None:
