@@ -12,7 +12,7 @@ from a2al_trio.quic.tls.codepoints import AlertDescription, ExtensionType, Hands
 from a2al_trio.quic.tls.config import ClientTls, VerifyPeer
 from a2al_trio.quic.tls.engine import Engine
 from a2al_trio.quic.tls.errors import TlsAlert
-from a2al_trio.quic.tls.events import EarlyDataDecided, HandshakeComplete, PeerParameters, TicketReceived
+from a2al_trio.quic.tls.events import EarlyDataDecided, PeerParameters, TicketReceived
 from a2al_trio.quic.tls.extensions import (
     TLS_1_3,
     decode_alpn,
@@ -80,6 +80,21 @@ class TlsClient(Engine):
     `transport_parameters` is the body of the extension. A `ticket` that does not fit the settings or has expired is
     not offered. Raises `ConfigurationError` for a `server_name` that cannot be sent.
     """
+
+    __slots__ = (
+        "_certificate_schemes",
+        "_config",
+        "_early_data_tried",
+        "_hello",
+        "_indication",
+        "_peer_parameters",
+        "_resumption_secret",
+        "_retried",
+        "_shares",
+        "_ticket",
+        "_tickets_taken",
+        "_transport_parameters",
+    )
 
     is_server = False
 
@@ -283,10 +298,8 @@ class TlsClient(Engine):
             self._resumption_secret = self._schedule.resumption_secret(self._transcript.digest())
         self._keys_ready(Level.ONE_RTT, client_secret, of_server=False)
         self._keys_ready(Level.ONE_RTT, server_secret, of_server=True)
-        self._read_level = Level.ONE_RTT
         self._expected = {HandshakeType.NEW_SESSION_TICKET: self._on_new_session_ticket}
-        self.complete = True
-        self._events.append(HandshakeComplete())
+        self._finish()
 
     def _send_certificate(self, schemes: tuple[int, ...]) -> None:
         """Show our certificate, or an empty one if we have none the server could check (§4.4.2)."""

@@ -6,13 +6,13 @@ a peer can make us keep at most one message of an expected kind, and each kind h
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 from a2al_trio.quic.tls.codepoints import AlertDescription, HandshakeType, Level
 from a2al_trio.quic.tls.config import Credentials, KeyLog, PeerRejected, VerifyPeer
 from a2al_trio.quic.tls.errors import TlsAlert, TlsViolation
-from a2al_trio.quic.tls.events import KeysReady, TlsEvent
+from a2al_trio.quic.tls.events import HandshakeComplete, KeysReady, TlsEvent
 from a2al_trio.quic.tls.key_schedule import KeySchedule, Transcript
 from a2al_trio.quic.tls.messages import decode_certificate, decode_certificate_verify, encode_message
 from a2al_trio.quic.tls.signatures import check_certificate_verify, choose_scheme, sign_transcript
@@ -48,7 +48,30 @@ class Engine:
     After `receive` has raised, the handshake is over, and every further call raises the same alert again.
     """
 
-    is_server: bool
+    __slots__ = (
+        "_client_random",
+        "_entropy",
+        "_events",
+        "_expected",
+        "_failure",
+        "_keylog",
+        "_now",
+        "_output",
+        "_partial",
+        "_read_level",
+        "_schedule",
+        "_suite",
+        "_transcript",
+        "alpn",
+        "complete",
+        "early_data_accepted",
+        "peer_certificates",
+        "quic_version",
+        "resumed",
+        "server_name",
+    )
+
+    is_server: ClassVar[bool]
 
     def __init__(
         self, *, entropy: Callable[[int], bytes], quic_version: int, keylog: KeyLog | None, first_level: Level
@@ -71,7 +94,7 @@ class Engine:
         self._partial = bytearray()
         self._expected: dict[int, Handler] = {}
         self._output: dict[Level, bytearray] = {}
-        self._events: deque[TlsEvent] = deque()
+        self._events: list[TlsEvent] = []
         self._failure: TlsAlert | None = None
         self._suite = CipherSuite.AES_128_GCM_SHA256
         self._transcript: Transcript
@@ -109,7 +132,7 @@ class Engine:
 
     def next_event(self) -> TlsEvent | None:
         """Return the next thing that happened, oldest first."""
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     # --- messages --------------------------------------------------------------------------------------------
 
@@ -197,6 +220,13 @@ class Engine:
 
     def _on_finished(self, message: bytes) -> None:
         raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Our side is done; what only a handshake needs must not burden a long connection."""
+        self.complete = True
+        self._read_level = Level.ONE_RTT
+        self._events.append(HandshakeComplete())
+        del self._transcript, self._schedule
 
     def _judge_peer(self) -> None:
         """Ask the user about the peer's certificates."""

@@ -19,7 +19,6 @@ from a2al_trio.quic.tls.codepoints import (
 from a2al_trio.quic.tls.config import Credentials, ServerTls, VerifyPeer
 from a2al_trio.quic.tls.engine import Engine
 from a2al_trio.quic.tls.errors import TlsAlert
-from a2al_trio.quic.tls.events import HandshakeComplete
 from a2al_trio.quic.tls.extensions import encode_alpn, encode_extension
 from a2al_trio.quic.tls.groups import answer_share
 from a2al_trio.quic.tls.key_schedule import KeySchedule, Transcript, binder, early_traffic_secret, resumption_psk
@@ -61,6 +60,17 @@ class TlsServer(Engine):
     may raise, which ends the handshake. `early_data_context` is whatever must not have changed since a ticket was
     issued for 0-RTT data under it to be accepted (RFC 9000 §7.4.1).
     """
+
+    __slots__ = (
+        "_client_secret",
+        "_config",
+        "_early_data_context",
+        "_may_issue_tickets",
+        "_resumption_secret",
+        "_retried_for",
+        "_tickets_issued",
+        "_transport_parameters",
+    )
 
     is_server = True
 
@@ -259,13 +269,11 @@ class TlsServer(Engine):
     def _on_finished(self, message: bytes) -> None:
         self._check_peer_finished(message)
         self._keys_ready(Level.ONE_RTT, self._client_secret, of_server=False)
-        self._read_level = Level.ONE_RTT
         self._expected = {}  # clients have nothing more to say; a KeyUpdate least of all (RFC 9001 §6)
-        self.complete = True
-        self._events.append(HandshakeComplete())
         if self._config.tickets is not None:
             self._resumption_secret = self._schedule.resumption_secret(self._transcript.digest())
-            self.issue_ticket(self._now)
+        self._finish()
+        self.issue_ticket(self._now)
 
     @property
     def _verify_peer(self) -> VerifyPeer | None:
