@@ -6,8 +6,8 @@ then equal exactly if their bytes are, so a signature over received bytes is a s
 nothing needs encoding again.
 
 Depth is bounded by `MAX_DEPTH`, maps by `MAX_PAIRS`, and every count by the bytes that are there, so time and memory
-linear in the input. The
-decoder runs once per datagram and element, hence its one long function and plain positions in place of a reader object.
+are linear in the input. The decoder runs once per datagram and element, hence its one long function and plain positions
+in place of a reader object.
 """
 
 from __future__ import annotations
