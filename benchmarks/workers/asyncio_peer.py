@@ -37,7 +37,7 @@ class Peer:
         self.api: Any = importlib.import_module(f"{job.contender}.asyncio")
         self._configuration: Any = importlib.import_module(f"{job.contender}.quic.configuration").QuicConfiguration
 
-    def configuration(self, *, is_client: bool) -> Any:  # noqa: ANN401 - two libraries, one shape
+    def configuration(self, *, is_client: bool) -> Any:
         """As shipped, but for the certificate and, if asked, the datagram size."""
         extra: dict[str, Any] = {}
         if self.job.datagram:
@@ -57,18 +57,18 @@ class Peer:
             configuration.load_cert_chain(self.job.certificate, self.job.key)
         return configuration
 
-    def connect(self) -> Any:  # noqa: ANN401
+    def connect(self) -> Any:
         """The library's own connecting context manager."""
         return self.api.connect("127.0.0.1", self.job.port, configuration=self.configuration(is_client=True))
 
-    def server_protocol(self) -> Any:  # noqa: ANN401
+    def server_protocol(self) -> Any:
         """The protocol class of the server; aioquic has no setting that asks clients for certificates."""
         base = self.api.QuicConnectionProtocol
         if self.job.contender != "aioquic":
             return base
 
         class AskingProtocol(base):  # type: ignore[misc, valid-type]
-            def __init__(self, quic: Any, *rest: Any, **settings: Any) -> None:  # noqa: ANN401
+            def __init__(self, quic: Any, *rest: Any, **settings: Any) -> None:
                 super().__init__(quic, *rest, **settings)
                 initialize = quic._initialize
 
@@ -116,7 +116,7 @@ async def serve(peer: Peer) -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-async def exchange(client: Any, upload: int, wanted: int) -> None:  # noqa: ANN401
+async def exchange(client: Any, upload: int, wanted: int) -> None:
     """Send `upload` bytes on a new stream and read the answer to its end."""
     reader, writer = await client.create_stream()
     writer.write(HEADER.pack(upload, wanted))

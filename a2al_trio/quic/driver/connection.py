@@ -47,6 +47,7 @@ class Wait(enum.Enum):
     CREDIT = enum.auto()
     UNIDIRECTIONAL_CREDIT = enum.auto()
     DATAGRAM = enum.auto()
+    TICKET = enum.auto()
     END = enum.auto()
 
 
@@ -106,6 +107,21 @@ class QuicConnection(trio.abc.AsyncResource):
         return self._core.server_name
 
     @property
+    def version(self) -> int:
+        """The QUIC version in use."""
+        return self._core.version
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a session ticket took the place of certificates."""
+        return self._core.resumed
+
+    @property
+    def early_data_accepted(self) -> bool:
+        """Whether what was sent before the handshake was complete counted (RFC 8446 §2.3)."""
+        return self._core.early_data_accepted
+
+    @property
     def local_address(self) -> SocketAddress:
         """Our address on the current path; the host is the wildcard if the socket cannot tell."""
         local = self._endpoint.local_address
@@ -120,6 +136,39 @@ class QuicConnection(trio.abc.AsyncResource):
     def stats(self) -> ConnectionStats:
         """A snapshot of round-trip time, window, losses and byte counts."""
         return self._core.stats
+
+    async def wait_ready(self) -> None:
+        """Wait until the handshake is complete; only after `connect(..., early=True)` there is something to wait for.
+
+        Raises as `QuicEndpoint.connect` does.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._wait_ready()
+
+    async def wait_session_ticket(self) -> SessionTicket:
+        """Wait until the server has sent a session ticket; raises as `open_stream` does."""
+        await trio.lowlevel.checkpoint()
+        while self.session_ticket is None:
+            self._require_open()
+            await self._park(Wait.TICKET)
+        return self.session_ticket
+
+    # --- the path and its keys -----------------------------------------------------------------------------------
+
+    def migrate(self) -> bool:
+        """Tell the peer that our address has changed, and use the new path once it is validated (RFC 9000 §9.2).
+
+        Addresses that a NAT changes are followed without this. False if the peer does not allow it.
+        """
+        self._require_open()
+        moved = self._core.migrate()
+        self._flush_soon()
+        return moved
+
+    def update_keys(self) -> bool:
+        """Encrypt with new keys from here on (RFC 9001 §6); False if the last update is still under way."""
+        self._require_open()
+        return self._core.update_keys()
 
     # --- streams -----------------------------------------------------------------------------------------------
 

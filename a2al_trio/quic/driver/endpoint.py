@@ -120,11 +120,15 @@ class QuicEndpoint:
         server_name: str = "",
         token: bytes = b"",
         ticket: SessionTicket | None = None,
+        early: bool = False,
     ) -> QuicConnection:
         """Connect to `address` and wait until the handshake is complete.
 
         `server_name` is sent as SNI and handed to `tls.verify_peer`. `token` and `ticket` are an earlier connection's
         `address_token` and `session_ticket`. Cancelling closes the half-open connection.
+
+        With `early` the connection is returned at once if `tls` and `ticket` allow 0-RTT: what is sent before
+        `wait_ready` returns can be replayed by an attacker.
 
         Raises:
             ConnectionLost: the peer refused, did not answer, or broke the protocol. If `tls.verify_peer` turned its
@@ -137,6 +141,9 @@ class QuicEndpoint:
             address, tls=tls, server_name=server_name, now=trio.current_time(), token=token, ticket=ticket
         )
         connection = self._adopt(core)
+        if early and core.early_keys is not None:
+            self._flush_wanted.wake()
+            return connection
         self._flush()
         try:
             await connection._wait_ready()
@@ -310,6 +317,7 @@ class QuicEndpoint:
                 connection._ended(CloseReason(by, code, reason))
             case TicketReceived(ticket=ticket):
                 connection.session_ticket = ticket
+                connection._wake(Wait.TICKET)
             case NewTokenReceived(token=token):
                 connection.address_token = token
             case PathChanged():

@@ -186,6 +186,11 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
             self._connection._flush_soon()
             self._wake_sender()
 
+    def set_urgency(self, urgency: int) -> None:
+        """Order sending among the streams of the connection: lower numbers go first (0 to 7; 3 at the beginning)."""
+        self._require_open()
+        self._connection._core.set_urgency(self.stream_id, urgency)
+
     def _require_sending(self) -> None:
         self._require_open()
         if self._finished:
