@@ -61,16 +61,14 @@ class Assembler:
         """Take `chunks` of `size` bytes that begin exactly at `received_to`."""
         self._ready.extend(chunks)
         self.received_to += size
-        if self.received_to > self.highest:
-            self.highest = self.received_to
+        self.highest = max(self.highest, self.received_to)
         if self._starts:
             self._join_pieces()
 
     def insert(self, offset: int, data: bytes) -> None:
         """Take `data` at `offset`, whatever part of it is new."""
         end = offset + len(data)
-        if end > self.highest:
-            self.highest = end
+        self.highest = max(self.highest, end)
         if end <= self.received_to or not data:
             return
         if offset <= self.received_to:
@@ -167,6 +165,16 @@ class Assembler:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.read_to += len(data)
         return data
+
+    def peek(self, limit: int) -> bytes:
+        """Return up to `limit` bytes that `read` would give, without taking them; meant for small limits."""
+        parts, size = [], -self._skip
+        for chunk in self._ready:
+            parts.append(chunk)
+            size += len(chunk)
+            if size >= limit:
+                break
+        return b"".join(parts)[self._skip : self._skip + limit]
 
     def clear(self) -> None:
         """Drop what is held; nothing will be read any more."""

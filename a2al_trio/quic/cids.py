@@ -34,7 +34,7 @@ class LocalConnectionIds:
         self._release = release
         self._issued: dict[int, _Issued] = {0: _Issued(first, b"")}
         self._next = 1
-        self._retired = 0
+        self.retire_prior_to = 0
         self.limit = 2
         self.pending: list[int] = []
 
@@ -77,7 +77,6 @@ class LocalConnectionIds:
         if issued.cid == addressed:
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "retired the ID in use")
         del self._issued[sequence]
-        self._retired += 1
         self._release(issued.cid)
         self.replenish()
 
@@ -105,6 +104,10 @@ class PeerConnectionIds:
     def set_first_token(self, reset_token: bytes) -> None:
         """Take stateless_reset_token from the transport parameters."""
         self._known[0] = _PeerId(self._known[0].cid, reset_token)
+
+    def adopt(self, cid: bytes, reset_token: bytes) -> None:
+        """Take the ID that came with the server's preferred address: it has number 1 (RFC 9000 §5.1.1)."""
+        self._known[1] = _PeerId(cid, reset_token)
 
     def cid(self, sequence: int) -> bytes | None:
         """Return the ID of a sequence number unless it is retired."""

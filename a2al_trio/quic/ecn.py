@@ -38,6 +38,11 @@ class EcnValidator:
         """What to send with."""
         return ECT_0 if self.state is EcnState.CAPABLE or self.state is EcnState.TESTING else 0
 
+    @property
+    def is_capable(self) -> bool:
+        """Whether the path proved to carry the marks."""
+        return self.state is EcnState.CAPABLE
+
     def on_sent(self, packets: int) -> None:
         """Note that `packets` left with our mark."""
         self._marked += packets

@@ -28,7 +28,7 @@ MAX_LAYOUTS = 16
 _Slot = tuple[memoryview, memoryview, memoryview]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def repeat_byte(value: int, count: int) -> int:
     """Return `value` repeated `count` times as one big-endian integer."""
     return int.from_bytes(bytes((value,)) * count, "big")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import attrs
 
@@ -105,6 +106,8 @@ class PathSet:
         self._peer_max_payload = config.max_probed_udp_payload_size
         self.current = self._make(address, local_host)
         self.others: list[Path] = []
+        self.target: Path | None = None
+        """A path we mean to use once it is validated."""
         self.changes = 0
 
     def _make(self, address: SocketAddress, local_host: str | None) -> Path:
@@ -117,9 +120,19 @@ class PathSet:
             path.ecn.state = EcnState.FAILED
         return path
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Path]:
         yield self.current
         yield from self.others
+
+    @property
+    def need_probing(self) -> bool:
+        """Whether a challenge or a response waits on some path."""
+        return any(path.challenge_pending or path.responses for path in self)
+
+    @property
+    def next_challenge_deadline(self) -> float:
+        """When a challenge must be repeated or a path given up."""
+        return min(path.challenge_deadline for path in self)
 
     def set_peer_limit(self, max_udp_payload_size: int) -> None:
         """Take the peer's max_udp_payload_size and allow the MTU search."""

@@ -59,8 +59,7 @@ class RttEstimator:
             self.minimum = self.smoothed = sample
             self.variation = sample / 2
             return
-        if sample < self.minimum:
-            self.minimum = sample
+        self.minimum = min(self.minimum, sample)
         adjusted = sample - ack_delay if sample >= self.minimum + ack_delay else sample
         self.variation += (abs(self.smoothed - adjusted) - self.variation) / 4
         self.smoothed += (adjusted - self.smoothed) / 8
@@ -174,8 +173,7 @@ class LossRecovery:
         largest = ranges[-1][1] - 1
         if largest >= space.next_number or space.was_skipped(ranges):
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "ACK of a packet that was never sent")
-        if largest > space.largest_acked:
-            space.largest_acked = largest
+        space.largest_acked = max(space.largest_acked, largest)
         result = AckResult()
         self._apply(space, ranges, result)
         if not result.packets:
@@ -268,7 +266,7 @@ class LossRecovery:
             if end >= run.first:
                 lost.append(run if end == run.last else run.part(run.first, end))
                 if end < run.last:
-                    run = run.part(end + 1, run.last)  # noqa: PLW2901 - the rest of the run
+                    run = run.part(end + 1, run.last)
                     remaining.append(run)
             else:
                 end = run.first - 1

@@ -90,10 +90,19 @@ class SendBuffer:
         self.final = True
         self.fin_pending = True
 
-    def block_at(self, offset: int) -> tuple[bytes | bytearray, int]:
-        """Return the block that holds `offset` and the offset at which the block starts."""
-        index = bisect_right(self._starts, offset) - 1
-        return self._blocks[index], self._starts[index]
+    def pieces(self, start: int, length: int, count: int) -> list[bytes | bytearray]:
+        """Return `count` pieces of `length` bytes from offset `start` on."""
+        index = bisect_right(self._starts, start) - 1
+        block, begin = self._blocks[index], start - self._starts[index]
+        whole = min((len(block) - begin) // length, count)
+        pieces = [block[at : at + length] for at in range(begin, begin + whole * length, length)]
+        while len(pieces) < count:
+            # This one spans blocks; what follows may lie within one again.
+            at = start + len(pieces) * length
+            pieces.append(self.peek(at, at + length))
+            if len(pieces) < count:
+                pieces += self.pieces(at + length, length, count - len(pieces))
+        return pieces
 
     def peek(self, start: int, stop: int) -> bytes | bytearray:
         """Return the bytes from `start` to `stop`, which must still be there."""
@@ -120,8 +129,7 @@ class SendBuffer:
 
     def on_sent(self, start: int, stop: int, *, fin: bool) -> None:
         """Note that these bytes, taken from the start of `next_range`, are on their way."""
-        if stop > self.next_offset:
-            self.next_offset = stop
+        self.next_offset = max(self.next_offset, stop)
         if self.lost:
             self.lost.subtract(start, stop)
         if fin:
@@ -157,8 +165,7 @@ class SendBuffer:
         """Queue these bytes, and the FIN if `fin`, to be sent again unless they have arrived meanwhile."""
         if fin and not self.fin_acked:
             self.fin_pending = True
-        if start < self.acked_to:
-            start = self.acked_to
+        start = max(start, self.acked_to)
         if start >= stop:
             return
         for gap_start, gap_stop in list(self._acked.gaps(start, stop)):

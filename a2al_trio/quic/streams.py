@@ -59,6 +59,8 @@ class SendHalf:
     """Our sending direction of a stream (RFC 9000 §3.1)."""
 
     __slots__ = (
+        "_blocked_at",
+        "blocked_pending",
         "buffer",
         "id_field",
         "limit",
@@ -70,8 +72,6 @@ class SendHalf:
         "stream",
         "table",
         "wants_writable",
-        "_blocked_at",
-        "blocked_pending",
     )
 
     def __init__(self, table: StreamTable, stream: Stream, limit: int, id_field: bytes) -> None:
@@ -309,11 +309,12 @@ class StreamTable:
             half.signalled = True
             self._observer.readable(stream.stream_id)
 
-    def on_chunks(self, stream: Stream, chunks: list[bytes], size: int) -> None:
+    def on_chunks(self, stream: Stream, chunks: list[bytes]) -> None:
         """Take stream data in order, from one batch of packets; the stream is known to want it."""
         half = stream.receive
         assert half is not None
         assembler = half.assembler
+        size = sum(map(len, chunks))
         new = assembler.received_to + size - assembler.highest
         if new > 0:
             self.charge(half, assembler.received_to + size, new)
@@ -467,6 +468,47 @@ class StreamTable:
         half.buffer.clear()
         self.deactivate(half)
         self.control[stream_id] = stream
+
+    def on_reset_acked(self, stream: Stream) -> None:
+        """The peer knows of our RESET_STREAM."""
+        if stream.send is not None:
+            stream.send.reset_acked = True
+            self.remove_if_done(stream)
+
+    def resend_reset(self, stream: Stream) -> None:
+        """Our RESET_STREAM was lost."""
+        if stream.send is not None and not stream.send.reset_acked:
+            stream.send.reset_pending = True
+            self.control[stream.stream_id] = stream
+
+    def resend_stop(self, stream: Stream) -> None:
+        """Our STOP_SENDING was lost."""
+        half = stream.receive
+        if half is not None and half.assembler.final_size is None:
+            half.stop_pending = True
+            self.control[stream.stream_id] = stream
+
+    def resend_credit(self, stream: Stream) -> None:
+        """Our MAX_STREAM_DATA was lost; the newest limit goes out again."""
+        half = stream.receive
+        if half is not None and half.assembler.final_size is None and stream.stream_id in self._streams:
+            half.credit_pending = True
+            self.control[stream.stream_id] = stream
+
+    def block(self, half: SendHalf) -> None:
+        """New data of the stream waits for credit: of its own, or of the connection."""
+        self.deactivate(half)
+        if half.buffer.next_offset >= half.limit:
+            half.on_blocked()
+        else:
+            self._flow.on_blocked()
+            self.blocked[half.stream.stream_id] = half
+
+    def unblock(self) -> None:
+        """The connection has credit again: streams that waited for it may send."""
+        blocked, self.blocked = self.blocked, {}
+        for half in blocked.values():
+            self.activate(half)
 
     def on_stop_sending(self, stream: Stream, code: int) -> None:
         """Take STOP_SENDING: answer with RESET_STREAM (RFC 9000 §3.5) and tell the application."""

@@ -18,7 +18,7 @@ class StreamSent:
 
     __slots__ = ("fin", "half", "start", "stop")
 
-    def __init__(self, half: SendHalf, start: int, stop: int, fin: bool) -> None:  # noqa: FBT001 - hot enough
+    def __init__(self, half: SendHalf, start: int, stop: int, fin: bool) -> None:
         self.half = half
         self.start = start
         self.stop = stop

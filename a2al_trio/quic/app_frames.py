@@ -1,0 +1,250 @@
+"""Which frames go into the next packet outside the bulk path: acknowledgements, control frames, small stream pieces."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from a2al_trio.quic.frames import encode_ack, encode_new_connection_id, encode_varints
+from a2al_trio.quic.tracked import AckSent, CryptoSent, OnAcked, Resend, StreamSent
+from a2al_trio.quic.varint import encode_varint
+
+if TYPE_CHECKING:
+    from a2al_trio.quic.connection import QuicConnectionCore
+    from a2al_trio.quic.recovery import Tracked
+    from a2al_trio.quic.spaces import PacketSpace
+    from a2al_trio.quic.streams import SendHalf, Stream
+
+__all__ = ["ApplicationFrames", "PacketContent", "add_ack", "add_crypto"]
+
+MIN_STREAM_ROOM = 24
+"""Below this a STREAM frame would be mostly header."""
+
+MAX_FRAME_DATA = 0x3FFF
+"""What a two-byte length field can say."""
+
+ACK_DELAY_EXPONENT = 3
+PING_EVERY = 24
+"""An ACK-only packet in this many carries a PING, so that the peer's ACK lets us forget ranges (RFC 9000 §13.2.4)."""
+
+
+class PacketContent:
+    """Frames of one packet being put together, and what must be tracked; `room` is what is left in bytes."""
+
+    __slots__ = ("contents", "eliciting", "parts", "room")
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.parts: list[bytes] = []
+        self.contents: list[Tracked] = []
+        self.eliciting = False
+
+    def add(self, frame: bytes, tracked: Tracked | None = None) -> None:
+        """Add an ack-eliciting frame."""
+        self.parts.append(frame)
+        self.room -= len(frame)
+        self.eliciting = True
+        if tracked is not None:
+            self.contents.append(tracked)
+
+
+def add_ack(content: PacketContent, space: PacketSpace, now: float) -> None:
+    """Add an ACK of everything received in `space` so far."""
+    acks = space.acks
+    counts = acks.ecn_counts
+    ecn = (counts[2], counts[1], counts[3]) if counts[1] or counts[2] or counts[3] else None
+    delay = int((now - acks.largest_at) * 1_000_000) >> ACK_DELAY_EXPONENT if space.is_application else 0
+    frame = encode_ack(acks.received, max(delay, 0), ecn_counts=ecn, room=min(content.room, 600))
+    content.parts.append(frame)
+    content.room -= len(frame)
+    content.contents.append(AckSent(acks, acks.largest))
+    acks.on_ack_sent()
+
+
+def add_crypto(content: PacketContent, space: PacketSpace) -> None:
+    """Add CRYPTO frames as far as there is room."""
+    buffer = space.crypto.send
+    while buffer.has_pending and content.room > MIN_STREAM_ROOM:
+        start, stop = buffer.next_range()
+        head = b"\x06" + encode_varint(start)
+        stop = min(stop, start + content.room - len(head) - 2, start + MAX_FRAME_DATA)
+        size = stop - start
+        content.add(head + (0x4000 | size).to_bytes(2, "big") + buffer.peek(start, stop), CryptoSent(buffer, start, stop))
+        buffer.on_sent(start, stop, fin=False)
+
+
+class ApplicationFrames:
+    """Collects the frames of 1-RTT and 0-RTT packets of one connection."""
+
+    def __init__(self, connection: QuicConnectionCore) -> None:
+        self._connection = connection
+        self._acks_without_ping = 0
+
+    @property
+    def has_control(self) -> bool:
+        """Whether frames other than ACK and STREAM wait."""
+        connection = self._connection
+        streams, flow = connection.streams, connection.flow
+        return (
+            bool(streams.control)
+            or flow.update_pending
+            or flow.blocked_pending
+            or connection.ping_pending
+            or connection.handshake_done_pending
+            or True in streams.limits_pending
+            or True in streams.blocked_pending
+            or bool(connection.local_cids.pending)
+            or bool(connection.peer_cids.retire_pending)
+            or bool(connection.datagrams.outgoing)
+            or bool(connection.tokens_pending)
+            or connection.application.crypto.send.has_pending
+        )
+
+    def collect(self, content: PacketContent, now: float, *, early: bool = False) -> None:
+        """Fill a packet that may be ack-eliciting: control frames first, then datagrams, then streams in turn."""
+        connection = self._connection
+        if self.has_control:
+            if not early:
+                self._add_connection_frames(content)
+            self._add_flow_frames(content, now)
+            self._add_datagrams(content)
+        streams = connection.streams
+        while content.room >= MIN_STREAM_ROOM:
+            half = streams.next_active()
+            if half is None or not self._add_stream(content, half):
+                break
+        if connection.ping_pending and content.eliciting:
+            connection.ping_pending = False
+        if connection.ping_pending and content.room > 0:
+            connection.ping_pending = False
+            content.add(b"\x01")
+
+    def collect_ack_only(self, content: PacketContent, space: PacketSpace, now: float, *, may_ping: bool) -> None:
+        """Fill a packet that congestion control allows no more than an ACK."""
+        add_ack(content, space, now)
+        self._acks_without_ping += 1
+        if may_ping and self._acks_without_ping >= PING_EVERY:
+            self._acks_without_ping = 0
+            content.add(b"\x01")
+
+    # Frames about the connection
+
+    def _add_connection_frames(self, content: PacketContent) -> None:
+        connection = self._connection
+        add_crypto(content, connection.application)
+        if connection.handshake_done_pending and content.room > 1:
+            connection.handshake_done_pending = False
+            content.add(b"\x1e", Resend(partial(setattr, connection, "handshake_done_pending", True)))
+        cids = connection.local_cids
+        while cids.pending and content.room > 48:
+            sequence = cids.pending.pop(0)
+            entry = cids.entry(sequence)
+            if entry is not None:
+                frame = encode_new_connection_id(sequence, cids.retire_prior_to, *entry)
+                content.add(frame, Resend(partial(cids.pending.append, sequence)))
+        retired = connection.peer_cids
+        while retired.retire_pending and content.room > 10:
+            sequence = retired.retire_pending.pop(0)
+            content.add(encode_varints(0x19, sequence), Resend(partial(retired.retire_pending.append, sequence)))
+        tokens = connection.tokens_pending
+        while tokens and content.room > len(tokens[0]) + 4:
+            token = tokens.pop(0)
+            content.add(b"\x07" + encode_varint(len(token)) + token, Resend(partial(tokens.append, token)))
+
+    # Flow control
+
+    def _add_flow_frames(self, content: PacketContent, now: float) -> None:
+        connection = self._connection
+        flow, streams = connection.flow, connection.streams
+        rtt = connection.paths.current.rtt.smoothed
+        if flow.update_pending and content.room > 10:
+            flow.update_pending = False
+            content.add(encode_varints(0x10, flow.receive.grant(now, rtt)), Resend(partial(setattr, flow, "update_pending", True)))
+        if flow.blocked_pending and content.room > 10:
+            flow.blocked_pending = False
+            content.add(encode_varints(0x14, flow.send_limit), Resend(partial(self._again_blocked, flow.send_limit)))
+        for kind in (0, 1):
+            if streams.limits_pending[kind] and content.room > 10:
+                streams.limits_pending[kind] = False
+                again = Resend(partial(streams.limits_pending.__setitem__, kind, True))
+                content.add(encode_varints(0x12 + kind, streams.grant_streams(kind)), again)
+            if streams.blocked_pending[kind] and content.room > 10:
+                streams.blocked_pending[kind] = False
+                content.add(encode_varints(0x16 + kind, streams.local_limit(kind)))
+        while streams.control and content.room > 32:
+            _, stream = streams.control.popitem()
+            self._add_stream_control(content, stream, now, rtt)
+
+    def _again_blocked(self, limit: int) -> None:
+        flow = self._connection.flow
+        if flow.send_limit == limit:
+            flow.blocked_pending = True
+
+    def _add_stream_control(self, content: PacketContent, stream: Stream, now: float, rtt: float) -> None:
+        streams, stream_id = self._connection.streams, stream.stream_id
+        send, receive = stream.send, stream.receive
+        if send is not None and send.reset_pending and send.reset_code is not None:
+            send.reset_pending = False
+            frame = encode_varints(0x04, stream_id, send.reset_code, send.reset_size)
+            content.add(frame, OnAcked(partial(streams.on_reset_acked, stream), partial(streams.resend_reset, stream)))
+        if send is not None and send.blocked_pending:
+            send.blocked_pending = False
+            content.add(encode_varints(0x15, stream_id, send.limit))
+        if receive is not None and receive.stop_pending and receive.stop_code is not None:
+            receive.stop_pending = False
+            frame = encode_varints(0x05, stream_id, receive.stop_code)
+            content.add(frame, Resend(partial(streams.resend_stop, stream)))
+        if receive is not None and receive.credit_pending:
+            receive.credit_pending = False
+            if receive.assembler.final_size is None and receive.stop_code is None:
+                frame = encode_varints(0x11, stream_id, receive.window.grant(now, rtt))
+                content.add(frame, Resend(partial(streams.resend_credit, stream)))
+
+    # Data
+
+    def _add_datagrams(self, content: PacketContent) -> None:
+        outgoing = self._connection.datagrams.outgoing
+        while outgoing:
+            frame = b"\x31" + encode_varint(len(outgoing[0])) + outgoing[0]
+            if len(frame) <= content.room:
+                content.add(frame)
+            elif content.parts:
+                return
+            # Otherwise the path shrank below what was accepted, and the datagram goes the way of datagrams.
+            outgoing.popleft()
+
+    def _add_stream(self, content: PacketContent, half: SendHalf) -> bool:
+        """Add a STREAM frame of `half`; False when the packet is full."""
+        connection = self._connection
+        streams, flow, buffer = connection.streams, connection.flow, half.buffer
+        start, stop = buffer.next_range()
+        is_new = start >= buffer.next_offset
+        if is_new and stop > start:
+            stop = min(stop, half.limit, start + flow.send_credit)
+            if stop <= start:
+                streams.block(half)
+                return True
+        elif not buffer.has_pending:
+            streams.deactivate(half)
+            return True
+        head = half.id_field + encode_varint(start)
+        room = content.room - len(head) - 3
+        stop = min(stop, start + room, start + MAX_FRAME_DATA)
+        fin = buffer.final and stop == buffer.end
+        if stop <= start and not fin:
+            return False
+        size = stop - start
+        frame_type = 0x0F if fin else 0x0E
+        content.add(
+            b"".join((bytes((frame_type,)), head, (0x4000 | size).to_bytes(2, "big"), buffer.peek(start, stop))),
+            StreamSent(half, start, stop, fin),
+        )
+        buffer.on_sent(start, stop, fin=fin)
+        if is_new:
+            flow.sent += size
+            streams.on_sent_new(half)
+        if buffer.has_pending:
+            streams.rotate(half)
+        else:
+            streams.deactivate(half)
+        return True

@@ -1,0 +1,571 @@
+"""One QUIC connection as a sans-IO object: the facade that wires the owners of its parts.
+
+No protocol detail lives here. Packets come in through receive.py and receive_run.py, frames go to the owners through
+frame_handlers.py, transmit.py decides what to send, recovery.py what was lost, timers.py when to look again.
+
+The driver's rule: call commands, feed datagrams through the endpoint, then let the endpoint send and drain its
+events. Commands change state and return; they never send.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from a2al_trio.errors import CloseCause, ConnectionLost, LocalProtocolError
+from a2al_trio.quic.cids import LocalConnectionIds, PeerConnectionIds
+from a2al_trio.quic.datagrams import DatagramQueues
+from a2al_trio.quic.ending import Ending
+from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError
+from a2al_trio.quic.establish import Establishment
+from a2al_trio.quic.events import (
+    ConnectionEnded,
+    ConnectionReady,
+    DatagramsReadable,
+    NewTokenReceived,
+    QuicEvent,
+    StreamOpened,
+    StreamReadable,
+    StreamsAvailable,
+    StreamWritable,
+    TicketReceived,
+)
+from a2al_trio.quic.flow import ConnectionFlow, ReceiveWindow
+from a2al_trio.quic.handshake import Handshake
+from a2al_trio.quic.migration import Migration
+from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2, OneRttKeys, PacketKeys
+from a2al_trio.quic.paths import Path, PathSet
+from a2al_trio.quic.receive import Receiver
+from a2al_trio.quic.receive_run import RunReceiver
+from a2al_trio.quic.recovery import LossRecovery
+from a2al_trio.quic.spaces import PacketSpace
+from a2al_trio.quic.stats import ConnectionStats
+from a2al_trio.quic.streams import StreamLimits, StreamObserver, StreamTable
+from a2al_trio.quic.timers import Timers
+from a2al_trio.quic.tls import Level, TlsAlert
+from a2al_trio.quic.transmit import Transmitter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from a2al_trio.machine import Entropy
+    from a2al_trio.net.address import SocketAddress
+    from a2al_trio.net.datagram import Transmit
+    from a2al_trio.quic.config import QuicConfig
+    from a2al_trio.quic.frame_handlers import PacketContext
+    from a2al_trio.quic.frames import NewConnectionIdFrame
+    from a2al_trio.quic.packet_builder import PacketBuffer
+    from a2al_trio.quic.tls import ClientTls, ServerTls, SessionTicket
+    from a2al_trio.quic.transport_params import PreferredAddress
+
+__all__ = ["QuicConnectionCore", "Router"]
+
+
+class Router(Protocol):
+    """What a connection needs of its endpoint."""
+
+    def emit(self, event: QuicEvent) -> None:
+        """Queue an event for the driver."""
+
+    def touch(self, connection: QuicConnectionCore) -> None:
+        """The connection may have something to send, or other deadlines."""
+
+    def make_cid(self, connection: QuicConnectionCore) -> tuple[bytes, bytes]:
+        """Return a new connection ID, routed to the connection, and its stateless reset token."""
+
+    def release_cid(self, cid: bytes) -> None:
+        """Stop routing a connection ID."""
+
+    def watch_reset_tokens(self, connection: QuicConnectionCore, tokens: set[bytes]) -> None:
+        """The peer's stateless resets for the connection end with one of these."""
+
+    def on_ready(self, connection: QuicConnectionCore) -> None:
+        """The handshake of the connection is complete."""
+
+    def forget(self, connection: QuicConnectionCore) -> None:
+        """The connection is over and nothing of it is needed any more."""
+
+
+class QuicConnectionCore:
+    """A connection; made by `QuicEndpointCore.connect`, or by the endpoint for an incoming one.
+
+    Read-only attributes for users: `is_client`, `ready`, `closed`, `close_reason`, `close_error`,
+    `peer_certificates`, `alpn`, `server_name`, `peer_address`, `local_host`, `version`, `stats`; `user_data`
+    belongs to the driver.
+    """
+
+    def __init__(
+        self,
+        config: QuicConfig,
+        *,
+        is_client: bool,
+        router: Router,
+        buffer: PacketBuffer,
+        entropy: Entropy,
+        address: SocketAddress,
+        local_host: str | None,
+        peer_cid: bytes,
+        original_cid: bytes,
+        version: int,
+        now: float,
+    ) -> None:
+        self.config = config
+        self.is_client = is_client
+        self.buffer = buffer
+        self.entropy = entropy
+        self.version = version
+        self.user_data: object = None
+        self._router = router
+        self._held_events: list[QuicEvent] = []
+        self.ready = False
+        self.handshake_confirmed = False
+        self.source_cid, self.first_reset_token = router.make_cid(self)
+        self.preferred_address: PreferredAddress | None = None
+        self.last_destination_cid = self.source_cid
+        self.initial_token = b""
+        self.one_rtt: OneRttKeys | None = None
+        self.early_keys: PacketKeys | None = None
+        self.ping_pending = False
+        self.handshake_done_pending = False
+        self.tokens_pending: list[bytes] = []
+        self.datagrams_sent = self.bytes_sent = self.bytes_received = self.key_updates = 0
+        self.spaces = (
+            PacketSpace(Level.INITIAL, is_application=False, max_ack_delay=0.0),
+            PacketSpace(Level.HANDSHAKE, is_application=False, max_ack_delay=0.0),
+            PacketSpace(Level.ONE_RTT, is_application=True, max_ack_delay=config.max_ack_delay),
+        )
+        self.application = self.spaces[2]
+        self.flow = ConnectionFlow(ReceiveWindow(config.connection_window, config.max_connection_window))
+        self.streams = StreamTable(
+            is_client=is_client,
+            limits=StreamLimits(
+                bidirectional=config.max_bidirectional_streams,
+                unidirectional=config.max_unidirectional_streams,
+                window=config.stream_window,
+                max_window=config.max_stream_window,
+                send_buffer=config.send_buffer,
+            ),
+            flow=self.flow,
+            observer=StreamObserver(
+                opened=lambda stream_id: self.emit(StreamOpened(self, stream_id)),
+                readable=lambda stream_id: self.emit(StreamReadable(self, stream_id)),
+                writable=lambda stream_id: self.emit(StreamWritable(self, stream_id)),
+                available=lambda unidirectional: self.emit(StreamsAvailable(self, unidirectional)),
+            ),
+        )
+        self.datagrams = DatagramQueues(config.datagram_queue)
+        self.local_cids = LocalConnectionIds(
+            self.source_cid, make=lambda: router.make_cid(self), release=router.release_cid
+        )
+        self.peer_cids = PeerConnectionIds(peer_cid, limit=config.active_connection_id_limit)
+        self.paths = PathSet(config, entropy, address, local_host)
+        self.paths.current.peer_cid = peer_cid
+        self.paths.current.validated = is_client
+        self.recovery = LossRecovery(self.spaces, is_client=is_client)
+        self.timers = Timers(self, now)
+        self.ending = Ending(self)
+        self.handshake = Handshake(self)
+        self.handshake.original_cid = original_cid
+        self.handshake_peer_cid = peer_cid
+        self.establishment = Establishment(self)
+        self.migration = Migration(self)
+        self.receiver = Receiver(self)
+        self._run_receiver = RunReceiver(self, self.receiver.handlers)
+        self.transmitter = Transmitter(self)
+        self.known_versions = (VERSION_1, VERSION_2)
+        self.ack_delay_unit = 8 / 1_000_000
+        self._key_phase_began = 0
+
+    # Commands
+
+    def open_stream(self, *, unidirectional: bool = False) -> int | None:
+        """Open a stream and return its ID; None while the peer's limit is reached (`StreamsAvailable` follows)."""
+        self._check_alive()
+        stream_id = self.streams.open(unidirectional=unidirectional)
+        if stream_id is None:
+            self._router.touch(self)
+        return stream_id
+
+    def write(self, stream_id: int, data: bytes | bytearray | memoryview, fin: bool = False) -> int:
+        """Hand over bytes to send; returns how many were accepted.
+
+        If not all were, `fin` was not taken either, and `StreamWritable` follows. A large bytes object is kept, not
+        copied. Raises `StreamStopped` when the peer stopped reading, `ConnectionLost`, and `LocalProtocolError` on a
+        stream that was finished or reset.
+        """
+        self._check_alive()
+        accepted = self.streams.write(stream_id, data, fin=fin)
+        self._router.touch(self)
+        return accepted
+
+    def read(self, stream_id: int, limit: int) -> bytes | None:
+        """Take up to `limit` bytes: None if there are none now (`StreamReadable` follows), empty at the end.
+
+        Taking bytes grants the peer new credit. Raises `StreamReset`, and `ConnectionLost` unless everything up to
+        the end of the stream had arrived.
+        """
+        if self.closed:
+            stream = self.streams.get(stream_id)
+            if stream is not None and (stream.receive is None or not stream.receive.assembler.is_complete):
+                self._check_alive()
+        data = self.streams.read(stream_id, limit)
+        if self.flow.update_pending or self.streams.control or True in self.streams.limits_pending:
+            self._router.touch(self)
+        return data
+
+    def peek(self, stream_id: int, limit: int) -> bytes:
+        """Return up to `limit` bytes that `read` would give next, without taking them."""
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.receive is None:
+            return b""
+        return stream.receive.assembler.peek(limit)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Abandon sending on a stream; nothing happens if that direction is over."""
+        self.streams.reset(stream_id, code)
+        self._router.touch(self)
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Abandon receiving on a stream; nothing happens if that direction is over."""
+        self.streams.stop(stream_id, code)
+        self._router.touch(self)
+
+    def forget(self, stream_id: int) -> None:
+        """The application is done with the stream: what is unfinished is abandoned with code 0."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        if stream.send is not None and not stream.send.buffer.final:
+            self.reset(stream_id, 0)
+        self.stop(stream_id, 0)
+
+    def set_urgency(self, stream_id: int, urgency: int) -> None:
+        """Order sending: streams of a lower number (0 to 7, 3 at first) go first, equal ones take turns."""
+        self.streams.set_urgency(stream_id, urgency)
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Largest DATAGRAM payload that can be sent now; 0 if the peer takes none (RFC 9221)."""
+        path = self.paths.current
+        if not self.datagrams.peer_limit:
+            return 0
+        return max(0, min(self.datagrams.peer_limit - 5, path.mtu.size - len(path.peer_cid) - 1 - 4 - 16 - 5))
+
+    def send_datagram(self, data: bytes) -> bool:
+        """Queue an unreliable datagram; False if the queue is full and it was dropped."""
+        self._check_alive()
+        if len(data) > self.max_datagram_size:
+            raise LocalProtocolError(f"datagrams may have {self.max_datagram_size} bytes here, not {len(data)}")
+        accepted = self.datagrams.send(data)
+        self._router.touch(self)
+        return accepted
+
+    def receive_datagram(self) -> bytes | None:
+        """Take a received datagram, None if there is none (`DatagramsReadable` follows)."""
+        return self.datagrams.take()
+
+    def ping(self) -> None:
+        """Send a PING."""
+        self.ping_pending = True
+        self._router.touch(self)
+
+    def update_keys(self, now: float) -> bool:
+        """Move on to the next keys if that is allowed now (RFC 9001 §6)."""
+        one_rtt = self.one_rtt
+        if one_rtt is None or not self.handshake_confirmed or not one_rtt.may_update(self.application.largest_acked):
+            return False
+        one_rtt.update(self.application.next_number)
+        self._on_key_update(now)
+        return True
+
+    def migrate(self, address: SocketAddress | None = None, local_host: str | None = None) -> bool:
+        """Move to another path once it is validated: ours changed, or the server is to be reached at `address`.
+
+        False if the peer does not allow it or no connection ID is left for it (RFC 9000 §9.2).
+        """
+        self._check_alive()
+        parameters = self.handshake.peer_parameters
+        if not self.handshake_confirmed or parameters is None or (parameters.disable_active_migration and address is None):
+            return False
+        if address is None:
+            self.migration.on_local_change()
+            moved = True
+        else:
+            moved = self.migration.move_to(address, local_host)
+        self._router.touch(self)
+        return moved
+
+    def close(self, code: int, reason: str, now: float) -> None:
+        """Close with an application error code; at once, and again without effect."""
+        self.ending.close(code, reason, by=CloseCause.LOCAL, is_application=True, now=now)
+
+    def close_transport(self, code: int, reason: str, now: float) -> None:
+        """Close with a transport error code of our own choice, such as CONNECTION_REFUSED."""
+        self.ending.close(code, reason, by=CloseCause.LOCAL, is_application=False, now=now)
+
+    def close_for(self, code: int, reason: str, now: float, error: BaseException | None = None) -> None:
+        """Close because the peer broke a rule or the path failed."""
+        self.ending.close(
+            code, reason, by=CloseCause.LOCAL_TRANSPORT, is_application=False, now=now, error=error
+        )
+
+    # What users may ask
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over; see `close_reason`."""
+        return self.ending.reason is not None
+
+    @property
+    def close_reason(self) -> tuple[CloseCause, int, str] | None:
+        """Who ended the connection, with which code and words; None while it lives."""
+        return self.ending.reason
+
+    @property
+    def close_error(self) -> BaseException | None:
+        """The error that made us close, such as what `verify_peer` raised."""
+        return self.ending.error
+
+    @property
+    def peer_certificates(self) -> tuple[bytes, ...]:
+        """The peer's chain in DER, leaf first."""
+        engine = self.handshake.engine
+        return engine.peer_certificates if engine is not None else ()
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol that was agreed on."""
+        return self.handshake.engine.alpn if self.handshake.engine is not None else None
+
+    @property
+    def server_name(self) -> str | None:
+        """The name the client asked for."""
+        return self.handshake.engine.server_name if self.handshake.engine is not None else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a session ticket was used instead of certificates."""
+        return self.handshake.engine is not None and self.handshake.engine.resumed
+
+    @property
+    def early_data_accepted(self) -> bool:
+        """Whether 0-RTT data counted."""
+        return self.handshake.engine is not None and self.handshake.engine.early_data_accepted
+
+    @property
+    def peer_address(self) -> SocketAddress:
+        """Where the peer is reached at present."""
+        return self.paths.current.peer_address
+
+    @property
+    def local_host(self) -> str | None:
+        """Our address on the current path, if known."""
+        return self.paths.current.local_host
+
+    @property
+    def stats(self) -> ConnectionStats:
+        """Figures as of now."""
+        path = self.paths.current
+        return ConnectionStats(
+            smoothed_rtt=path.rtt.smoothed,
+            latest_rtt=path.rtt.latest,
+            minimum_rtt=path.rtt.minimum,
+            rtt_variation=path.rtt.variation,
+            congestion_window=path.congestion.window,
+            bytes_in_flight=path.in_flight,
+            datagram_size=path.mtu.size,
+            packets_sent=sum(space.next_number for space in self.spaces),
+            packets_received=self.receiver.packets,
+            packets_lost=self.recovery.lost_packets,
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+            undecryptable_packets=self.receiver.undecryptable,
+            open_streams=len(self.streams),
+            key_updates=self.key_updates,
+            path_changes=self.paths.changes,
+            ecn_capable=path.ecn.is_capable,
+        )
+
+    # Called by the endpoint
+
+    def start(self, tls: ClientTls, *, server_name: str | None, ticket: SessionTicket | None, now: float) -> None:
+        """Begin the handshake of a client."""
+        self.handshake.install_initial_keys(self.handshake.original_cid, self.version)
+        self.handshake.start_client(tls, server_name=server_name, ticket=ticket, now=now)
+        self._router.touch(self)
+
+    def start_server(self, tls: ServerTls, *, initial_cid: bytes, retry_cid: bytes | None, validated: bool) -> None:
+        """Await the handshake of a client, whose Initial packets are keyed by `initial_cid`."""
+        self.handshake.retry_cid = retry_cid
+        self.handshake.install_initial_keys(initial_cid, self.version)
+        self.handshake.start_server(tls)
+        self.paths.current.validated = validated
+
+    def receive_run(self, data: memoryview, size: int, source: Path, *, ecn: int, now: float) -> list[bytes]:
+        """Take a run of short header packets; returns those that are not for this connection, it seems."""
+        if self.closed:
+            self.ending.on_datagram()
+            return []
+        self.bytes_received += len(data)
+        source.bytes_received += len(data)
+        one_rtt = self.one_rtt
+        if one_rtt is None:
+            return [bytes(data[at : at + size]) for at in range(0, len(data), size)]
+        failed: list[bytes] = []
+        try:
+            opened, failed = self._run_receiver.receive(
+                data, size, one_rtt.receive, phase=one_rtt.phase, path=source, ecn=ecn, now=now
+            )
+        except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
+            self._on_violation(error, now)
+        else:
+            if opened:
+                self.receiver.packets += opened
+                self.timers.on_received(now)
+        return failed
+
+    def on_run_received(self, context: PacketContext, keys: PacketKeys, lowest: int) -> None:
+        """A run was taken in: see to keys and paths, once for all its packets."""
+        self.on_opened(keys, lowest, context.now)
+        if context.path is not self.paths.current:
+            self.migration.on_packet(context.path, context.destination_cid, moved=not context.only_probing)
+
+    def take_datagram(self, data: bytes | memoryview, source: Path, *, ecn: int, now: float, counted: bool = False) -> bool:
+        """Take one datagram; returns whether it was genuine. `counted` if `receive_run` has seen it before."""
+        if self.closed:
+            self.ending.on_datagram()
+            return False
+        if not counted:
+            self.bytes_received += len(data)
+            source.bytes_received += len(data)
+        try:
+            genuine = self.receiver.receive_datagram(data, now=now, path=source, ecn=ecn)
+            if self.receiver.has_stash and genuine and not self.closed:
+                self.receiver.replay_stash(now)
+        except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
+            self._on_violation(error, now)
+            return True
+        if genuine:
+            self.timers.on_received(now)
+        return genuine
+
+    def _on_violation(self, error: QuicTransportError | FrameDecodeError | TlsAlert, now: float) -> None:
+        if isinstance(error, TlsAlert):
+            self.close_for(error.quic_error_code, error.reason, now, error.__cause__ or error)
+        else:
+            self.close_for(error.code, error.reason, now, error)
+
+    def transmits(self, now: float) -> Iterator[Transmit]:
+        """Yield what may leave now."""
+        if not self.closed:
+            yield from self.transmitter.transmits(now)
+        if self.ending.pending:
+            self.ending.pending = False
+            last = self.transmitter.close_datagram(now)
+            if last is not None:
+                yield last
+
+    def next_timeout(self) -> float:
+        """When `handle_timeout` is due next; infinite if never."""
+        return self.timers.next_timeout()
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due."""
+        try:
+            self.timers.handle(now)
+        except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
+            self._on_violation(error, now)
+
+    # Called by the owners
+
+    def emit(self, event: QuicEvent) -> None:
+        """Queue an event; a server's connection does not show itself before it is ready."""
+        if self.ready or self.is_client:
+            self._router.emit(event)
+        else:
+            self._held_events.append(event)
+
+    def on_ready(self, event: ConnectionReady) -> None:
+        """The handshake is complete."""
+        self._router.emit(event)
+        for held in self._held_events:
+            self._router.emit(held)
+        self._held_events.clear()
+        self._router.on_ready(self)
+
+    def on_ended(self, event: ConnectionEnded) -> None:
+        """The connection is over."""
+        if self.ready or self.is_client:
+            self._router.emit(event)
+        self._router.touch(self)
+
+    def forget_now(self) -> None:
+        """Nothing of the connection is needed any more."""
+        self._router.forget(self)
+
+    def on_ticket(self, ticket: SessionTicket) -> None:
+        """A session ticket arrived."""
+        self.emit(TicketReceived(self, ticket))
+
+    def on_new_token(self, token: bytes) -> None:
+        """An address validation token arrived."""
+        self.emit(NewTokenReceived(self, token))
+
+    def on_datagram(self, data: bytes) -> None:
+        """A DATAGRAM frame arrived."""
+        if self.datagrams.on_received(data):
+            self.emit(DatagramsReadable(self))
+
+    def on_new_connection_id(self, frame: NewConnectionIdFrame) -> None:
+        """NEW_CONNECTION_ID arrived; it may retire the ID in use."""
+        self.peer_cids.on_new(frame)
+        path = self.paths.current
+        if self.peer_cids.cid(path.peer_cid_sequence) is None:
+            fresh = self.peer_cids.take_unused()
+            if fresh is not None:
+                path.peer_cid_sequence, path.peer_cid = fresh
+        self.watch_reset_tokens()
+
+    def retire_peer_cid(self, sequence: int) -> None:
+        """Stop using one of the peer's connection IDs."""
+        self.peer_cids.retire(sequence)
+        self.watch_reset_tokens()
+
+    def watch_reset_tokens(self) -> None:
+        """Tell the endpoint which stateless resets are for this connection."""
+        self._router.watch_reset_tokens(self, self.peer_cids.reset_tokens())
+
+    def on_opened(self, keys: PacketKeys, number: int, now: float) -> None:
+        """A 1-RTT packet opened; perhaps it brought a key update (RFC 9001 §6.2)."""
+        if self.one_rtt is not None and self.one_rtt.opened(keys, number, self.application.next_number):
+            self._on_key_update(now)
+
+    def _on_key_update(self, now: float) -> None:
+        self.key_updates += 1
+        self._key_phase_began = self.application.next_number
+        self.timers.discard_keys_at = now + 3 * self.probe_interval
+
+    def on_datagrams_sent(self, count: int, size: int, now: float) -> None:
+        """Datagrams left."""
+        self.datagrams_sent += count
+        self.bytes_sent += size
+        self.timers.on_sent(now)
+        one_rtt = self.one_rtt
+        if (
+            one_rtt is not None
+            and self.application.next_number - self._key_phase_began > one_rtt.send.suite.confidentiality_limit >> 1
+        ):
+            self.update_keys(now)
+
+    @property
+    def handshake_spaces_gone(self) -> bool:
+        """Whether Initial and Handshake packets are over for good."""
+        return self.spaces[0].discarded and self.spaces[1].discarded
+
+    @property
+    def probe_interval(self) -> float:
+        """The present probe timeout (RFC 9002 §6.2.1)."""
+        return self.paths.current.rtt.probe_interval + self.recovery.peer_max_ack_delay
+
+    def _check_alive(self) -> None:
+        if self.ending.reason is not None:
+            raise ConnectionLost(*self.ending.reason) from self.ending.error

@@ -1,0 +1,202 @@
+"""Received frames, handed to the objects that own their subject (RFC 9000 §19)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
+from a2al_trio.quic.frames import (
+    AckFrame,
+    ConnectionCloseFrame,
+    CryptoFrame,
+    DataBlockedFrame,
+    DatagramFrame,
+    FrameContext,
+    HandshakeDoneFrame,
+    MaxDataFrame,
+    MaxStreamDataFrame,
+    MaxStreamsFrame,
+    NewConnectionIdFrame,
+    NewTokenFrame,
+    PaddingFrame,
+    PathChallengeFrame,
+    PathResponseFrame,
+    PingFrame,
+    ResetStreamFrame,
+    RetireConnectionIdFrame,
+    StopSendingFrame,
+    StreamDataBlockedFrame,
+    StreamFrame,
+    StreamsBlockedFrame,
+    decode_frames,
+)
+
+if TYPE_CHECKING:
+    from a2al_trio.quic.connection import QuicConnectionCore
+    from a2al_trio.quic.paths import Path
+    from a2al_trio.quic.spaces import PacketSpace
+
+__all__ = ["FrameHandlers", "PacketContext"]
+
+_NOT_ELICITING = (AckFrame, PaddingFrame, ConnectionCloseFrame)
+_PROBING = (PathChallengeFrame, PathResponseFrame, NewConnectionIdFrame, PaddingFrame)
+
+
+class PacketContext:
+    """Where the frames at hand came from, and what they turned out to be."""
+
+    __slots__ = ("destination_cid", "eliciting", "now", "only_probing", "path", "space_index")
+
+    def __init__(self, space_index: int, path: Path, destination_cid: bytes, now: float) -> None:
+        self.space_index = space_index
+        self.path = path
+        self.destination_cid = destination_cid
+        self.now = now
+        self.eliciting = False
+        self.only_probing = True
+
+
+class FrameHandlers:
+    """Applies frames to one connection. Raises QuicTransportError, FrameDecodeError or TlsAlert."""
+
+    def __init__(self, connection: QuicConnectionCore) -> None:
+        self._connection = connection
+        self._handlers: dict[type, Callable[[Any, PacketContext], None]] = {
+            PaddingFrame: self._nothing,
+            PingFrame: self._nothing,
+            AckFrame: self._on_ack,
+            ResetStreamFrame: self._on_reset_stream,
+            StopSendingFrame: self._on_stop_sending,
+            CryptoFrame: self._on_crypto,
+            NewTokenFrame: self._on_new_token,
+            StreamFrame: self._on_stream,
+            MaxDataFrame: self._on_max_data,
+            MaxStreamDataFrame: self._on_max_stream_data,
+            MaxStreamsFrame: self._on_max_streams,
+            DataBlockedFrame: self._nothing,
+            StreamDataBlockedFrame: self._on_stream_data_blocked,
+            StreamsBlockedFrame: self._nothing,
+            NewConnectionIdFrame: self._on_new_connection_id,
+            RetireConnectionIdFrame: self._on_retire_connection_id,
+            PathChallengeFrame: self._on_path_challenge,
+            PathResponseFrame: self._on_path_response,
+            ConnectionCloseFrame: self._on_connection_close,
+            HandshakeDoneFrame: self._on_handshake_done,
+            DatagramFrame: self._on_datagram,
+        }
+
+    def process(self, payload: bytes, allowed: frozenset[int], context: PacketContext) -> None:
+        """Apply all frames of a packet, and note in `context` of what kinds they were."""
+        handlers = self._handlers
+        for frame in decode_frames(payload, allowed):
+            kind = type(frame)
+            if kind not in _NOT_ELICITING:
+                context.eliciting = True
+            if kind not in _PROBING:
+                context.only_probing = False
+            handlers[kind](frame, context)
+
+    def process_application(self, payload: bytes, context: PacketContext) -> None:
+        """Apply the frames of a 1-RTT packet."""
+        self.process(payload, FrameContext.ONE_RTT, context)
+
+    def _nothing(self, _frame: object, _context: PacketContext) -> None:
+        """PADDING and PING only count; the blocked frames are information we act on anyway."""
+
+    def _space(self, context: PacketContext) -> PacketSpace:
+        return self._connection.spaces[context.space_index]
+
+    def _on_ack(self, frame: AckFrame, context: PacketContext) -> None:
+        connection, space = self._connection, self._space(context)
+        path = connection.paths.current
+        result = connection.recovery.on_ack(
+            space, frame.ranges, ack_delay=frame.delay * connection.ack_delay_unit, now=context.now, path=path
+        )
+        if not result.packets:
+            return
+        if space.is_application:
+            if result.largest_is_new and result.path is path and path.ecn.on_acked(frame.ecn_counts, result.ecn_packets):
+                path.congestion.on_ecn_ce(context.now, sent_at=result.newest_sent_at)
+            path.mtu.on_packets_acked(path.mtu.size)
+        elif context.space_index == 1:
+            connection.recovery.peer_validated_address = True
+        connection.paths.sync_datagram_size(path)
+
+    def _on_crypto(self, frame: CryptoFrame, context: PacketContext) -> None:
+        connection = self._connection
+        data = self._space(context).crypto.on_frame(frame.offset, frame.data)
+        if data:
+            connection.handshake.receive(context.space_index, data, context.now)
+
+    def _on_new_token(self, frame: NewTokenFrame, _context: PacketContext) -> None:
+        if not self._connection.is_client:
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "NEW_TOKEN from a client", 0x07)
+        self._connection.on_new_token(frame.token)
+
+    def _on_handshake_done(self, _frame: HandshakeDoneFrame, context: PacketContext) -> None:
+        if not self._connection.is_client:
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "HANDSHAKE_DONE from a client", 0x1E)
+        self._connection.establishment.confirm(context.now)
+
+    # Streams
+
+    def _on_stream(self, frame: StreamFrame, _context: PacketContext) -> None:
+        streams = self._connection.streams
+        stream = streams.for_peer(frame.stream_id, receiving=True)
+        if stream is not None:
+            streams.on_data(stream, frame.offset, frame.data, fin=frame.fin)
+
+    def _on_reset_stream(self, frame: ResetStreamFrame, _context: PacketContext) -> None:
+        streams = self._connection.streams
+        stream = streams.for_peer(frame.stream_id, receiving=True)
+        if stream is not None:
+            streams.on_reset(stream, frame.code, frame.final_size)
+
+    def _on_stop_sending(self, frame: StopSendingFrame, _context: PacketContext) -> None:
+        streams = self._connection.streams
+        stream = streams.for_peer(frame.stream_id, receiving=False)
+        if stream is not None:
+            streams.on_stop_sending(stream, frame.code)
+
+    def _on_max_data(self, frame: MaxDataFrame, _context: PacketContext) -> None:
+        connection = self._connection
+        if connection.flow.raise_send_limit(frame.maximum):
+            connection.streams.unblock()
+
+    def _on_max_stream_data(self, frame: MaxStreamDataFrame, _context: PacketContext) -> None:
+        streams = self._connection.streams
+        stream = streams.for_peer(frame.stream_id, receiving=False)
+        if stream is not None and stream.send is not None:
+            streams.raise_stream_limit(stream.send, frame.maximum)
+
+    def _on_max_streams(self, frame: MaxStreamsFrame, _context: PacketContext) -> None:
+        self._connection.streams.raise_stream_count(int(frame.unidirectional), frame.maximum)
+
+    def _on_stream_data_blocked(self, frame: StreamDataBlockedFrame, _context: PacketContext) -> None:
+        self._connection.streams.for_peer(frame.stream_id, receiving=True)
+
+    def _on_datagram(self, frame: DatagramFrame, _context: PacketContext) -> None:
+        limit = self._connection.config.max_datagram_frame_size
+        if not limit or len(frame.data) > limit:
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "DATAGRAM we did not ask for", 0x30)
+        self._connection.on_datagram(frame.data)
+
+    # Connection IDs and paths
+
+    def _on_new_connection_id(self, frame: NewConnectionIdFrame, context: PacketContext) -> None:
+        self._connection.on_new_connection_id(frame)
+
+    def _on_retire_connection_id(self, frame: RetireConnectionIdFrame, context: PacketContext) -> None:
+        self._connection.local_cids.on_retire(frame.sequence, addressed=context.destination_cid)
+
+    def _on_path_challenge(self, frame: PathChallengeFrame, context: PacketContext) -> None:
+        context.path.responses.append(frame.data)
+
+    def _on_path_response(self, frame: PathResponseFrame, _context: PacketContext) -> None:
+        self._connection.migration.on_response(frame.data)
+
+    def _on_connection_close(self, frame: ConnectionCloseFrame, context: PacketContext) -> None:
+        self._connection.ending.on_peer_close(
+            frame.code, frame.reason, is_application=frame.is_application, now=context.now
+        )

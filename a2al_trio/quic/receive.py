@@ -1,0 +1,191 @@
+"""Received packets: header protection off, payload opened, frames to their owners (RFC 9000 §12, RFC 9001 §5).
+
+This is the ordinary way, packet by packet and frame by frame; runs of 1-RTT packets go through receive_run.py first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from a2al_trio.quic.errors import PacketDecodeError, QuicTransportError, TransportErrorCode
+from a2al_trio.quic.frame_handlers import FrameHandlers, PacketContext
+from a2al_trio.quic.frames import FrameContext
+from a2al_trio.quic.packet import (
+    LongHeader,
+    PacketType,
+    decode_invariants,
+    decode_long_header,
+    decode_packet_number,
+)
+from a2al_trio.quic.packet_crypto import SAMPLE_SIZE, InvalidTag, PacketKeys
+
+if TYPE_CHECKING:
+    from a2al_trio.quic.connection import QuicConnectionCore
+    from a2al_trio.quic.paths import Path
+    from a2al_trio.quic.spaces import PacketSpace
+
+__all__ = ["Receiver"]
+
+MAX_STASHED = 10
+"""Packets kept while the keys for them are not there yet (RFC 9001 §5.7)."""
+
+_SPACES = {PacketType.INITIAL: 0, PacketType.ZERO_RTT: 2, PacketType.HANDSHAKE: 1}
+_ALLOWED = {
+    PacketType.INITIAL: FrameContext.INITIAL,
+    PacketType.HANDSHAKE: FrameContext.HANDSHAKE,
+    PacketType.ZERO_RTT: FrameContext.ZERO_RTT,
+}
+
+
+class Receiver:
+    """Takes the datagrams of one connection."""
+
+    def __init__(self, connection: QuicConnectionCore) -> None:
+        self._connection = connection
+        self.handlers = FrameHandlers(connection)
+        self._stash: list[tuple[bytes, Path, int]] = []
+        self.undecryptable = 0
+        self.packets = 0
+
+    # Any datagram
+
+    def receive_datagram(self, datagram: memoryview | bytes, *, now: float, path: Path, ecn: int) -> bool:
+        """Take one datagram, which may hold several packets; returns whether any of them was genuine."""
+        genuine, start, first_cid = False, 0, None
+        data = bytes(datagram)
+        while start < len(data):
+            if not data[start] & 0x80:
+                # A short header packet is always the last (RFC 9000 §12.2).
+                return self._receive_short(data[start:], now=now, path=path, ecn=ecn) or genuine
+            try:
+                invariants = decode_invariants(data, start)
+                if first_cid is None:
+                    first_cid = invariants.destination_cid
+                if invariants.destination_cid != first_cid or invariants.version not in self._connection.known_versions:
+                    return genuine
+                header = decode_long_header(data, invariants, start)
+            except PacketDecodeError:
+                return genuine
+            if self._receive_long(data, header, now=now, path=path, ecn=ecn):
+                genuine = True
+            start = header.end
+        return genuine
+
+    def replay_stash(self, now: float) -> None:
+        """Keys have come: try again what arrived too early."""
+        stash, self._stash = self._stash, []
+        for data, path, ecn in stash:
+            self.receive_datagram(data, now=now, path=path, ecn=ecn)
+
+    @property
+    def has_stash(self) -> bool:
+        """Whether packets wait for keys."""
+        return bool(self._stash)
+
+    def _stash_packet(self, data: bytes, path: Path, ecn: int) -> None:
+        if len(self._stash) < MAX_STASHED:
+            self._stash.append((data, path, ecn))
+
+    # Long headers
+
+    def _receive_long(self, data: bytes, header: LongHeader, *, now: float, path: Path, ecn: int) -> bool:
+        connection = self._connection
+        space = connection.spaces[_SPACES[header.packet_type]]
+        if space.discarded or not connection.establishment.accepts_source(header):
+            return False
+        if header.packet_type is PacketType.INITIAL:
+            keys = connection.handshake.initial_keys_for(header.version)
+        elif header.version != connection.version:
+            return False
+        elif header.packet_type is PacketType.ZERO_RTT:
+            keys = connection.handshake.early_receive_keys
+        else:
+            keys = space.receive_keys
+        if keys is None:
+            if header.packet_type is not PacketType.INITIAL and not connection.ready:
+                self._stash_packet(data[header.start : header.end], path, ecn)
+            return False
+        opened = self._open(
+            data[header.start : header.end], header.packet_number_offset - header.start, keys, space, reserved=0x0C, now=now
+        )
+        if opened is None:
+            return False
+        number, payload = opened
+        connection.establishment.on_long_packet(header, path)
+        self._process(payload, _ALLOWED[header.packet_type], space, number, header.destination_cid, now=now, path=path, ecn=ecn)
+        return True
+
+    def _open(
+        self, packet: bytes, number_at: int, keys: PacketKeys, space: PacketSpace, *, reserved: int, now: float
+    ) -> tuple[int, bytes] | None:
+        """Unprotect one packet; None if it is not genuine or was seen before."""
+        if len(packet) < number_at + 4 + SAMPLE_SIZE:
+            self.undecryptable += 1
+            return None
+        mask = keys.masks(packet[number_at + 4 : number_at + 4 + SAMPLE_SIZE])
+        first = packet[0] ^ (mask[0] & (0x0F if packet[0] & 0x80 else 0x1F))
+        size = (first & 3) + 1
+        truncated = int.from_bytes(packet[number_at : number_at + size], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
+        number = decode_packet_number(truncated, 8 * size, space.acks.largest + 1)
+        header = bytes((first,)) + packet[1:number_at] + truncated.to_bytes(size, "big")
+        if not packet[0] & 0x80 and self._connection.one_rtt is not None:
+            chosen = self._connection.one_rtt.for_packet(first >> 2 & 1, number)
+            if chosen is None:
+                self.undecryptable += 1
+                return None
+            keys = chosen
+        try:
+            payload = keys.open(number, header, packet[number_at + size :])
+        except InvalidTag:
+            self._on_undecryptable(keys)
+            return None
+        if first & reserved:
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "reserved header bits are set")
+        if space.acks.is_duplicate(number):
+            return None
+        if not packet[0] & 0x80:
+            self._connection.on_opened(keys, number, now)
+        return number, payload
+
+    def _on_undecryptable(self, keys: PacketKeys) -> None:
+        self.undecryptable += 1
+        if self.undecryptable > keys.suite.integrity_limit:
+            raise QuicTransportError(TransportErrorCode.AEAD_LIMIT_REACHED, "too many forged packets")
+
+    def _process(
+        self,
+        payload: bytes,
+        allowed: frozenset[int],
+        space: PacketSpace,
+        number: int,
+        destination_cid: bytes,
+        *,
+        now: float,
+        path: Path,
+        ecn: int,
+    ) -> None:
+        connection = self._connection
+        context = PacketContext(connection.spaces.index(space), path, destination_cid, now)
+        newest = number > space.acks.largest
+        self.packets += 1
+        self.handlers.process(payload, allowed, context)
+        space.acks.on_received(number, number, eliciting=int(context.eliciting), ecn=ecn, now=now)
+        if space.is_application and path is not connection.paths.current:
+            connection.migration.on_packet(path, destination_cid, moved=newest and not context.only_probing)
+
+    # Short headers
+
+    def _receive_short(self, packet: bytes, *, now: float, path: Path, ecn: int) -> bool:
+        connection = self._connection
+        one_rtt = connection.one_rtt
+        if one_rtt is None:
+            self._stash_packet(packet, path, ecn)
+            return False
+        number_at = 1 + connection.config.connection_id_length
+        space = connection.application
+        opened = self._open(packet, number_at, one_rtt.receive, space, reserved=0x18, now=now)
+        if opened is None:
+            return False
+        number, payload = opened
+        self._process(payload, FrameContext.ONE_RTT, space, number, packet[1:number_at], now=now, path=path, ecn=ecn)
+        return True

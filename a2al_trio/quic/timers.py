@@ -1,0 +1,109 @@
+"""When a connection must be looked at again (RFC 9000 §10.1, §10.2; RFC 9002 §6.2).
+
+Nothing is set or cancelled per packet: deadlines follow from a few instants and are worked out when asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from a2al_trio.quic.connection import QuicConnectionCore
+
+__all__ = ["Timers"]
+
+NEVER = float("inf")
+
+
+class Timers:
+    """The instants of one connection; all in seconds of the endpoint's clock."""
+
+    def __init__(self, connection: QuicConnectionCore, now: float) -> None:
+        config = connection.config
+        self._connection = connection
+        self._active_at = now
+        self._sent_since_receive = False
+        self._keep_alive_at = NEVER
+        self.handshake_deadline = now + config.handshake_timeout if config.handshake_timeout else NEVER
+        self.idle_timeout = config.handshake_idle_timeout or NEVER
+        self.end_at = NEVER
+        """When the closing or draining period is over."""
+        self.discard_keys_at = NEVER
+        """When the keys of the previous key phase go."""
+
+    @property
+    def idle_deadline(self) -> float:
+        """When the connection counts as dead unless something happens."""
+        # Never before three probe timeouts: a lost packet is no silence (RFC 9000 §10.1).
+        return self._active_at + max(self.idle_timeout, 3 * self._connection.probe_interval)
+
+    def on_established(self, peer_idle_timeout: float) -> None:
+        """Go over from the handshake's timeouts to the negotiated idle timeout, the smaller of both."""
+        offers = [value for value in (self._connection.config.idle_timeout, peer_idle_timeout) if value > 0]
+        self.idle_timeout = min(offers, default=NEVER)
+        self.handshake_deadline = NEVER
+        self._rearm_keep_alive()
+
+    def _rearm_keep_alive(self) -> None:
+        interval = self._connection.config.keep_alive
+        if interval is not None and self._connection.ready:
+            self._keep_alive_at = self._active_at + interval
+
+    def on_received(self, now: float) -> None:
+        """A genuine packet arrived."""
+        self._active_at = now
+        self._sent_since_receive = False
+        self._rearm_keep_alive()
+
+    def on_sent(self, now: float) -> None:
+        """Ack-eliciting packets left; only the first since the last receipt counts (RFC 9000 §10.1)."""
+        if not self._sent_since_receive:
+            self._sent_since_receive = True
+            self._active_at = now
+            self._rearm_keep_alive()
+
+    def start_end(self, now: float) -> None:
+        """The connection is closed; it lingers for three probe timeouts (RFC 9000 §10.2)."""
+        if self.end_at == NEVER:
+            self.end_at = now + 3 * self._connection.probe_interval
+
+    def next_timeout(self) -> float:
+        """The earliest deadline, infinite if there is none."""
+        connection = self._connection
+        if connection.closed:
+            return self.end_at
+        path = connection.paths.current
+        deadlines = [
+            self.idle_deadline,
+            self.handshake_deadline,
+            self._keep_alive_at,
+            self.discard_keys_at,
+            connection.paths.next_challenge_deadline,
+        ]
+        deadlines += [space.acks.due_at for space in connection.spaces if not space.discarded]
+        recovery = connection.recovery.next_timeout(path)
+        if recovery is not None:
+            deadlines.append(recovery)
+        if connection.transmitter.paced_until is not None:
+            deadlines.append(connection.transmitter.paced_until)
+        return min(deadlines)
+
+    def handle(self, now: float) -> None:
+        """Do what is due."""
+        connection = self._connection
+        if connection.closed:
+            if now >= self.end_at:
+                connection.forget_now()
+            return
+        if now >= self.handshake_deadline or now >= self.idle_deadline:
+            connection.ending.on_silence(handshake=not connection.ready, now=now)
+            return
+        if now >= self._keep_alive_at:
+            connection.ping_pending = True
+            self._keep_alive_at = now + (connection.config.keep_alive or NEVER)
+        if now >= self.discard_keys_at and connection.one_rtt is not None:
+            self.discard_keys_at = NEVER
+            connection.one_rtt.discard_previous()
+        if now >= connection.paths.next_challenge_deadline:
+            connection.migration.on_challenge_timeout(now)
+        connection.recovery.on_timeout(connection.paths.current, now)
