@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import ClassVar, Final, Protocol, Self, TypeVar
+from typing import ClassVar, Final, Protocol, Self
 
 import attrs
 
 from a2al_trio.cbor import CborMap, CborValue, Encodable, encode, head
 from a2al_trio.identity import Address, NodeId
-from a2al_trio.wire.errors import InvalidMessage, InvalidRecord, WireEncodeError
-from a2al_trio.wire.nodes import NodeInfo, node_from_map
-from a2al_trio.wire.records import SignedRecord, record_from_map
+from a2al_trio.wire.errors import InvalidMessage, WireEncodeError
+from a2al_trio.wire.fields import (
+    encode_address,
+    encode_array,
+    exactly,
+    fixed_bytes,
+    flag,
+    nested_record,
+    node_list,
+    observed_address,
+    uint8,
+)
+from a2al_trio.wire.nodes import NodeInfo
+from a2al_trio.wire.records import SignedRecord
 
 __all__ = [
     "BODY_TYPES",
@@ -93,12 +104,12 @@ class Ping:
 
     def encode(self) -> bytes:
         """The canonical body map."""
-        return b"\xa1\x01\x55" + _exactly(self.address, 21, "address")
+        return b"\xa1\x01\x55" + exactly(self.address, 21, "address")
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(Address(_fixed(fields, 1, 21, "address")))
+        return cls(Address(fixed_bytes(fields, 1, 21, "address")))
 
 
 @attrs.frozen
@@ -111,12 +122,12 @@ class Pong:
 
     def encode(self) -> bytes:
         """The canonical body map."""
-        return b"\xa2\x01\x55" + _exactly(self.address, 21, "address") + b"\x02" + _encode_observed(self.observed)
+        return b"\xa2\x01\x55" + exactly(self.address, 21, "address") + b"\x02" + encode_address(self.observed)
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(Address(_fixed(fields, 1, 21, "address")), _observed(fields, 2))
+        return cls(Address(fixed_bytes(fields, 1, 21, "address")), observed_address(fields, 2))
 
 
 @attrs.frozen
@@ -128,12 +139,12 @@ class FindNode:
 
     def encode(self) -> bytes:
         """The canonical body map."""
-        return b"\xa1\x01\x58\x20" + _exactly(self.target, 32, "target")
+        return b"\xa1\x01\x58\x20" + exactly(self.target, 32, "target")
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(NodeId(_fixed(fields, 1, 32, "target")))
+        return cls(NodeId(fixed_bytes(fields, 1, 32, "target")))
 
 
 @attrs.frozen
@@ -152,7 +163,7 @@ class FindNodeResponse:
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(_nodes(fields), _observed(fields, 2))
+        return cls(node_list(fields), observed_address(fields, 2))
 
 
 @attrs.frozen
@@ -172,7 +183,7 @@ class FindValue:
         """The canonical body map."""
         if not 0 <= self.record_type <= 0xFF:
             raise WireEncodeError(f"record type {self.record_type} is not an 8-bit number")
-        body = b"\x01\x58\x20" + _exactly(self.target, 32, "target")
+        body = b"\x01\x58\x20" + exactly(self.target, 32, "target")
         count = 1
         if self.record_type:
             body += b"\x02" + head(0, self.record_type)
@@ -186,7 +197,7 @@ class FindValue:
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
         return cls(
-            NodeId(_fixed(fields, 1, 32, "target")), _uint8(fields, 2, "record type"), _flag(fields, 3, "subscribe")
+            NodeId(fixed_bytes(fields, 1, 32, "target")), uint8(fields, 2, "record type"), flag(fields, 3, "subscribe")
         )
 
 
@@ -220,12 +231,12 @@ class FindValueResponse:
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        record = _record(fields[2], data) if 2 in fields else None
+        record = nested_record(fields[2], data) if 2 in fields else None
         records = fields.get(4, [])
         if not isinstance(records, list):
             raise InvalidMessage("records is not a list")
-        observed = _observed(fields, 3)
-        return cls(_nodes(fields), observed, tuple(_record(item, data) for item in records), record)
+        observed = observed_address(fields, 3)
+        return cls(node_list(fields), observed, tuple(nested_record(item, data) for item in records), record)
 
 
 @attrs.frozen
@@ -247,12 +258,12 @@ class Store:
         """The canonical body map."""
         if self.key is None:
             return b"\xa1\x01" + self.record.encoded
-        return b"\xa2\x01" + self.record.encoded + b"\x02\x58\x20" + _exactly(self.key, 32, "key")
+        return b"\xa2\x01" + self.record.encoded + b"\x02\x58\x20" + exactly(self.key, 32, "key")
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        record = _record(fields.get(1), data)
+        record = nested_record(fields.get(1), data)
         key = fields.get(2, b"")
         if not isinstance(key, bytes) or len(key) not in (0, 32):
             raise InvalidMessage("key is not 32 bytes")
@@ -299,7 +310,7 @@ class StoreResponse:
         stored = fields.get(1)
         if not isinstance(stored, bool):
             raise InvalidMessage("stored is not a boolean")
-        return cls(stored, _flag(fields, 2, "already_had"), _uint8(fields, 3, "reason"), _waiting_mail(fields.get(4)))
+        return cls(stored, flag(fields, 2, "already_had"), uint8(fields, 3, "reason"), _waiting_mail(fields.get(4)))
 
 
 @attrs.frozen
@@ -312,13 +323,13 @@ class NatProbeRequest:
 
     def encode(self) -> bytes:
         """The canonical body map."""
-        token = _exactly(self.token, _TOKEN_SIZE, "token")
-        return b"\xa2\x01\x48" + token + b"\x02" + _encode_observed(self.claimed)
+        token = exactly(self.token, _TOKEN_SIZE, "token")
+        return b"\xa2\x01\x48" + token + b"\x02" + encode_address(self.claimed)
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(_fixed(fields, 1, _TOKEN_SIZE, "token"), _observed(fields, 2))
+        return cls(fixed_bytes(fields, 1, _TOKEN_SIZE, "token"), observed_address(fields, 2))
 
 
 @attrs.frozen
@@ -330,12 +341,12 @@ class NatProbeEcho:
 
     def encode(self) -> bytes:
         """The canonical body map."""
-        return b"\xa1\x01\x48" + _exactly(self.token, _TOKEN_SIZE, "token")
+        return b"\xa1\x01\x48" + exactly(self.token, _TOKEN_SIZE, "token")
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(_fixed(fields, 1, _TOKEN_SIZE, "token"))
+        return cls(fixed_bytes(fields, 1, _TOKEN_SIZE, "token"))
 
 
 @attrs.frozen
@@ -348,12 +359,12 @@ class DhtPush:
 
     def encode(self) -> bytes:
         """The canonical body map."""
-        return b"\xa2\x01\x58\x20" + _exactly(self.key, 32, "key") + b"\x02" + self.record.encoded
+        return b"\xa2\x01\x58\x20" + exactly(self.key, 32, "key") + b"\x02" + self.record.encoded
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(NodeId(_fixed(fields, 1, 32, "key")), _record(fields.get(2), data))
+        return cls(NodeId(fixed_bytes(fields, 1, 32, "key")), nested_record(fields.get(2), data))
 
 
 @attrs.frozen
@@ -367,14 +378,18 @@ class DhtPushAck:
 
     def encode(self) -> bytes:
         """The canonical body map."""
-        body = b"\x01\x58\x20" + _exactly(self.key, 32, "key")
-        body += b"\x02\x58\x20" + _exactly(self.message_id, 32, "message id")
+        body = b"\x01\x58\x20" + exactly(self.key, 32, "key")
+        body += b"\x02\x58\x20" + exactly(self.message_id, 32, "message id")
         return b"\xa3" + body + b"\x03\xf5" if self.renew else b"\xa2" + body
 
     @classmethod
     def from_map(cls, fields: CborMap, data: bytes) -> Self:
         """Read a decoded map."""
-        return cls(NodeId(_fixed(fields, 1, 32, "key")), _fixed(fields, 2, 32, "message id"), _flag(fields, 3, "renew"))
+        return cls(
+            NodeId(fixed_bytes(fields, 1, 32, "key")),
+            fixed_bytes(fields, 2, 32, "message id"),
+            flag(fields, 3, "renew"),
+        )
 
 
 BODY_TYPES: Final[dict[int, type[Body]]] = {
@@ -388,85 +403,20 @@ BODY_TYPES: Final[dict[int, type[Body]]] = {
 
 def encode_find_node_response(nodes: Sequence[bytes] | None, observed: bytes) -> bytes:
     """The body of a FIND_NODE_RESP from encoded nodes (`NodeInfo.encoded`)."""
-    return b"\xa2\x01" + _encode_array(nodes) + b"\x02" + _encode_observed(observed)
+    return b"\xa2\x01" + encode_array(nodes) + b"\x02" + encode_address(observed)
 
 
 def encode_find_value_response(
     nodes: Sequence[bytes] | None, observed: bytes, records: Sequence[bytes] = (), record: bytes | None = None
 ) -> bytes:
     """The body of a FIND_VALUE_RESP from encoded nodes and records (`NodeInfo.encoded`, `SignedRecord.encoded`)."""
-    parts = [b"\xa2", b"\x01", _encode_array(nodes), b"\x03", _encode_observed(observed)]
+    parts = [b"\xa2", b"\x01", encode_array(nodes), b"\x03", encode_address(observed)]
     if records:
-        parts += (b"\x04", _encode_array(records))
+        parts += (b"\x04", encode_array(records))
     if record is not None:
         parts[3:3] = (b"\x02", record)
     parts[0] = head(0xA0, len(parts) // 2)
     return b"".join(parts)
-
-
-def _encode_array(items: Sequence[bytes] | None) -> bytes:
-    return b"\xf6" if items is None else head(0x80, len(items)) + b"".join(items)
-
-
-def _encode_observed(observed: bytes) -> bytes:
-    if len(observed) == 6:
-        return b"\x46" + observed
-    if len(observed) == 18:
-        return b"\x52" + observed
-    raise WireEncodeError(f"an observed address has 6 or 18 bytes, not {len(observed)}")
-
-
-BytesT = TypeVar("BytesT", bound=bytes)
-
-
-def _exactly(value: BytesT, length: int, name: str) -> BytesT:
-    if len(value) != length:
-        raise WireEncodeError(f"{name} has {length} bytes, not {len(value)}")
-    return value
-
-
-def _fixed(fields: CborMap, key: int, length: int, name: str) -> bytes:
-    value = fields.get(key)
-    if not isinstance(value, bytes) or len(value) != length:
-        raise InvalidMessage(f"{name} is not {length} bytes")
-    return value
-
-
-def _observed(fields: CborMap, key: int) -> bytes:
-    value = fields.get(key)
-    if not isinstance(value, bytes) or len(value) not in (6, 18):
-        raise InvalidMessage("observed address is not 6 or 18 bytes")
-    return value
-
-
-def _uint8(fields: CborMap, key: int, name: str) -> int:
-    value = fields.get(key, 0)
-    if type(value) is not int or not 0 <= value <= 0xFF:
-        raise InvalidMessage(f"{name} is not an 8-bit number")
-    return value
-
-
-def _flag(fields: CborMap, key: int, name: str) -> bool:
-    value = fields.get(key, False)
-    if not isinstance(value, bool):
-        raise InvalidMessage(f"{name} is not a boolean")
-    return value
-
-
-def _nodes(fields: CborMap) -> tuple[NodeInfo, ...] | None:
-    nodes = fields.get(1, 0)
-    if nodes is None:
-        return None
-    if not isinstance(nodes, list):
-        raise InvalidMessage("nodes is not a list")
-    return tuple(map(node_from_map, nodes))
-
-
-def _record(fields: CborValue, data: bytes) -> SignedRecord:
-    try:
-        return record_from_map(fields, data)
-    except InvalidRecord as error:
-        raise InvalidMessage(str(error)) from error
 
 
 def _waiting_mail(value: CborValue) -> tuple[WaitingMail, ...]:
