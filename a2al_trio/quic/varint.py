@@ -7,7 +7,6 @@ from a2al_trio.errors import DecodeError
 __all__ = [
     "MAX_VARINT",
     "VarintError",
-    "append_varint",
     "decode_varint",
     "encode_varint",
     "varint_size",
@@ -53,11 +52,6 @@ def encode_varint(value: int) -> bytes:
     if value <= MAX_VARINT:
         return (value | 0xC000000000000000).to_bytes(8, "big")
     raise ValueError("a variable-length integer has at most 62 bits")
-
-
-def append_varint(buffer: bytearray, value: int) -> None:
-    """Append the shortest encoding of `value` to `buffer`."""
-    buffer += encode_varint(value)
 
 
 def varint_size(value: int) -> int:

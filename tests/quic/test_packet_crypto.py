@@ -124,15 +124,14 @@ def test_masks_of_a_batch_are_the_masks_of_each(suite: CipherSuite) -> None:
 
 
 @pytest.mark.parametrize("suite", list(CipherSuite))
-def test_sealing_and_opening_work_in_place(suite: CipherSuite) -> None:
+def test_sealing_works_in_place(suite: CipherSuite) -> None:
     keys = packet_keys(suite, bytes(suite.hash_size))
     nonce = (keys.iv ^ 5).to_bytes(12, "big")
     packet = bytearray(b"HEAD" + b"payload" + bytes(TAG_SIZE))
     view = memoryview(packet)
     keys.encrypt_into(nonce, view[4:11], view[:4], view[4:])
     assert bytes(view[4:]) == keys.seal(5, b"HEAD", b"payload")
-    keys.decrypt_into(nonce, view[4:], view[:4], view[4:11])
-    assert bytes(view[:11]) == b"HEADpayload"
+    assert keys.decrypt(nonce, view[4:], view[:4]) == b"payload"
 
 
 @given(st.binary(max_size=64), st.integers(0, (1 << 62) - 1))

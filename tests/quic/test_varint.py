@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from a2al_trio.quic.varint import (
     MAX_VARINT,
     VarintError,
-    append_varint,
     decode_varint,
     encode_varint,
     varint_size,
@@ -37,8 +36,7 @@ def test_longer_encodings_are_accepted() -> None:
 
 @given(st.integers(0, MAX_VARINT), st.binary(max_size=4))
 def test_round_trip(value: int, prefix: bytes) -> None:
-    buffer = bytearray(prefix)
-    append_varint(buffer, value)
+    buffer = prefix + encode_varint(value)
     assert decode_varint(memoryview(buffer), len(prefix)) == (value, len(buffer))
     assert varint_size(value) == len(buffer) - len(prefix)
 
