@@ -1,0 +1,227 @@
+"""The active probe: does the NAT let strangers in, and does it keep one port for all destinations (spec 05 §5, §14)?
+
+A helper echoes to an address that we claim. The reference claims the very mapping its request goes out through,
+which opens the filter towards the helper, so that every NAT but a symmetric one passes (§14 N1). Here the request
+leaves from a second socket, and the claimed mapping has never been used towards the helper. Two ways:
+
+- the mapping of the main socket, with helpers it has not sent to for a while (`probe_claimed`);
+- a mapping of a third, fresh socket, known from a helper at another address (`probe_fresh`), which works at any
+  time and tells how the NAT treats every socket of ours.
+
+Requests are signed by a key made for the purpose: a helper takes whoever asks as a contact, and our node is not to
+be found at the address of a socket that is closed a moment later (§13 no. 4).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+
+import attrs
+import trio
+
+from a2al_trio.errors import DecodeError
+from a2al_trio.identity import Identity
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.datagram import DatagramSocket, Transmit
+from a2al_trio.scopes import open_service_nursery
+from a2al_trio.wire import (
+    NatProbeEcho,
+    NatProbeRequest,
+    Ping,
+    Pong,
+    decode_message,
+    decode_observed,
+    encode_message,
+    encode_observed,
+    is_public,
+)
+
+__all__ = ["COLD_AFTER", "MAX_HELPERS", "ExpectEcho", "ProbeFindings", "probe_claimed", "probe_fresh"]
+
+MAX_HELPERS = 5
+COLD_AFTER = 330.0
+"""Seconds without sending after which every NAT has closed its filter; RFC 4787 REQ-5 suggests 300."""
+SENDS = (1.0, 1.0, 3.0)
+"""Seconds to wait after each request: 5 in all, and no more requests than a helper answers in 10 s (spec 05 §5.3)."""
+
+ExpectEcho = Callable[[bytes], AbstractContextManager[trio.Event]]
+Bind = Callable[[], DatagramSocket]
+
+
+@attrs.frozen
+class ProbeFindings:
+    """What was found; None where nothing could be.
+
+    `claimed` is the address the helpers sent to, `reachable` whether most of them got through to it, and
+    `symmetric` whether the NAT gave one socket different ports for different helpers.
+    """
+
+    claimed: SocketAddress | None = None
+    reachable: bool | None = None
+    symmetric: bool | None = None
+
+
+class _ProbeSocket:
+    """A socket of the probe's own, with an identity of its own, that speaks just enough of the DHT's protocol."""
+
+    def __init__(self, socket: DatagramSocket, entropy: Callable[[int], bytes]) -> None:
+        self._socket = socket
+        self._entropy = entropy
+        self._identity = Identity.generate(entropy)
+        self._pongs: dict[bytes, trio.Event] = {}
+        self._echoes: dict[bytes, trio.Event] = {}
+        self._observed: dict[bytes, SocketAddress] = {}
+
+    async def run(self) -> None:
+        while True:
+            for received in await self._socket.receive():
+                for datagram in received.datagrams():
+                    self._take(datagram)
+
+    def _take(self, datagram: memoryview) -> None:
+        try:
+            message = decode_message(datagram)
+            if isinstance(message.body, NatProbeEcho) and message.body.token in self._echoes:
+                self._echoes[message.body.token].set()
+            elif isinstance(message.body, Pong) and message.transaction_id in self._pongs:
+                self._observed[message.transaction_id] = decode_observed(message.body.observed)
+                self._pongs[message.transaction_id].set()
+        except DecodeError:
+            return
+
+    async def ping(self, helper: SocketAddress) -> SocketAddress | None:
+        """Where the helper sees this socket; None if it does not answer."""
+        transaction_id = self._entropy(20)
+        message = encode_message(Ping(self._identity.address), transaction_id, self._identity)
+        answered = self._pongs[transaction_id] = trio.Event()
+        await self._send_until(message, helper, answered)
+        return self._observed.get(transaction_id)
+
+    async def request_echo(
+        self, helper: SocketAddress, claimed: SocketAddress, token: bytes, echoed: trio.Event
+    ) -> bool:
+        """Ask the helper to echo to `claimed`; whether `echoed` came about."""
+        request = NatProbeRequest(token, encode_observed(claimed))
+        await self._send_until(encode_message(request, self._entropy(20), self._identity), helper, echoed)
+        return echoed.is_set()
+
+    def expect_echo(self, token: bytes) -> trio.Event:
+        """An event for the arrival of an echo on this socket."""
+        return self._echoes.setdefault(token, trio.Event())
+
+    async def _send_until(self, message: bytes, helper: SocketAddress, done: trio.Event) -> None:
+        for wait in SENDS:
+            self._socket.send_nowait(Transmit(message, len(message), helper))
+            with trio.move_on_after(wait):
+                await done.wait()
+                return
+
+
+@asynccontextmanager
+async def _open_probe_socket(bind: Bind, entropy: Callable[[int], bytes]) -> AsyncIterator[_ProbeSocket]:
+    socket = bind()
+    try:
+        async with open_service_nursery("NAT probe") as nursery:
+            probe = _ProbeSocket(socket, entropy)
+            nursery.start_soon(probe.run)
+            yield probe
+    finally:
+        socket.close()
+
+
+async def probe_claimed(
+    bind: Bind,
+    claimed: SocketAddress,
+    helpers: Sequence[SocketAddress],
+    *,
+    expect_echo: ExpectEcho,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> ProbeFindings:
+    """Probe the mapping `claimed` of the main socket, which must not have sent to `helpers` for `COLD_AFTER` seconds.
+
+    `bind` makes a socket on any free port; `expect_echo(token)` is how the main socket tells of an echo. Ends
+    within about 10 s.
+    """
+    async with _open_probe_socket(bind, entropy) as asker:
+        willing = await _find_willing(asker, helpers)
+        usable = [helper for helper, seen in willing.items() if seen.host == claimed.host]
+
+        async def is_echoed(helper: SocketAddress) -> bool:
+            token = entropy(8)
+            with expect_echo(token) as echoed:
+                return await asker.request_echo(helper, claimed, token, echoed)
+
+        return ProbeFindings(claimed, await _most_echo(usable, is_echoed), _is_symmetric(willing))
+
+
+async def probe_fresh(
+    bind: Bind, helpers: Sequence[SocketAddress], *, entropy: Callable[[int], bytes] = os.urandom
+) -> ProbeFindings:
+    """Probe how the NAT treats a socket that has talked to one helper when the others send to it.
+
+    Needs helpers at two IP addresses at least. Ends within about 15 s.
+    """
+    async with _open_probe_socket(bind, entropy) as asker, _open_probe_socket(bind, entropy) as target:
+        willing = await _find_willing(asker, helpers)
+        symmetric = _is_symmetric(willing)
+        for witness in willing:
+            claimed = await target.ping(witness)
+            strangers = [
+                helper
+                for helper, seen in willing.items()
+                if claimed is not None and helper.host != witness.host and seen.host == claimed.host
+            ]
+            if claimed is None or not strangers:
+                break  # a second witness would only open the filter towards itself
+
+            async def is_echoed(helper: SocketAddress, claimed: SocketAddress = claimed) -> bool:
+                token = entropy(8)
+                return await asker.request_echo(helper, claimed, token, target.expect_echo(token))
+
+            return ProbeFindings(claimed, await _most_echo(strangers, is_echoed), symmetric)
+    return ProbeFindings(symmetric=symmetric)
+
+
+async def _find_willing(asker: _ProbeSocket, helpers: Sequence[SocketAddress]) -> dict[SocketAddress, SocketAddress]:
+    """The helpers that answer, with the public address each sees the asking socket at; the quickest first."""
+    willing: dict[SocketAddress, SocketAddress] = {}
+
+    async def ping(helper: SocketAddress) -> None:
+        seen = await asker.ping(helper)
+        if seen is not None and is_public(seen.host):
+            willing[helper] = seen
+
+    async with trio.open_nursery() as nursery:
+        for helper in list(dict.fromkeys(helpers))[:MAX_HELPERS]:
+            nursery.start_soon(ping, helper)
+    return willing
+
+
+async def _most_echo(
+    helpers: Sequence[SocketAddress], is_echoed: Callable[[SocketAddress], Awaitable[bool]]
+) -> bool | None:
+    """Whether more than half of the helpers get through; None if there are none.
+
+    Not just any: to one of them the way may happen to be open.
+    """
+    if not helpers:
+        return None
+    results: list[bool] = []
+
+    async def ask(helper: SocketAddress) -> None:
+        results.append(await is_echoed(helper))
+
+    async with trio.open_nursery() as nursery:
+        for helper in helpers:
+            nursery.start_soon(ask, helper)
+    return 2 * sum(results) > len(results)
+
+
+def _is_symmetric(willing: dict[SocketAddress, SocketAddress]) -> bool | None:
+    """Whether helpers at different addresses all see different ports of one socket."""
+    by_host = {helper.host: seen for helper, seen in willing.items()}
+    if len(by_host) < 2:
+        return None
+    return len({seen.port for seen in by_host.values()}) == len(by_host)
