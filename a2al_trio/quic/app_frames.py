@@ -69,7 +69,9 @@ def add_crypto(content: PacketContent, space: PacketSpace) -> None:
         head = b"\x06" + encode_varint(start)
         stop = min(stop, start + content.room - len(head) - 2, start + MAX_FRAME_DATA)
         size = stop - start
-        content.add(head + (0x4000 | size).to_bytes(2, "big") + buffer.peek(start, stop), CryptoSent(buffer, start, stop))
+        content.add(
+            head + (0x4000 | size).to_bytes(2, "big") + buffer.peek(start, stop), CryptoSent(buffer, start, stop)
+        )
         buffer.on_sent(start, stop, fin=False)
 
 
@@ -159,7 +161,10 @@ class ApplicationFrames:
         rtt = connection.paths.current.rtt.smoothed
         if flow.update_pending and content.room > 10:
             flow.update_pending = False
-            content.add(encode_varints(0x10, flow.receive.grant(now, rtt)), Resend(partial(setattr, flow, "update_pending", True)))
+            content.add(
+                encode_varints(0x10, flow.receive.grant(now, rtt)),
+                Resend(partial(setattr, flow, "update_pending", True)),
+            )
         if flow.blocked_pending and content.room > 10:
             flow.blocked_pending = False
             content.add(encode_varints(0x14, flow.send_limit), Resend(partial(self._again_blocked, flow.send_limit)))

@@ -284,7 +284,11 @@ class QuicConnectionCore:
         """
         self._check_alive()
         parameters = self.handshake.peer_parameters
-        if not self.handshake_confirmed or parameters is None or (parameters.disable_active_migration and address is None):
+        if (
+            not self.handshake_confirmed
+            or parameters is None
+            or (parameters.disable_active_migration and address is None)
+        ):
             return False
         if address is None:
             self.migration.on_local_change()
@@ -304,9 +308,7 @@ class QuicConnectionCore:
 
     def close_for(self, code: int, reason: str, now: float, error: BaseException | None = None) -> None:
         """Close because the peer broke a rule or the path failed."""
-        self.ending.close(
-            code, reason, by=CloseCause.LOCAL_TRANSPORT, is_application=False, now=now, error=error
-        )
+        self.ending.close(code, reason, by=CloseCause.LOCAL_TRANSPORT, is_application=False, now=now, error=error)
 
     # What users may ask
 
@@ -429,7 +431,9 @@ class QuicConnectionCore:
         if context.path is not self.paths.current:
             self.migration.on_packet(context.path, context.destination_cid, moved=not context.only_probing)
 
-    def take_datagram(self, data: bytes | memoryview, source: Path, *, ecn: int, now: float, counted: bool = False) -> bool:
+    def take_datagram(
+        self, data: bytes | memoryview, source: Path, *, ecn: int, now: float, counted: bool = False
+    ) -> bool:
         """Take one datagram; returns whether it was genuine. `counted` if `receive_run` has seen it before."""
         if self.closed:
             self.ending.on_datagram()

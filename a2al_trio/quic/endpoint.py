@@ -63,9 +63,7 @@ class QuicEndpointCore:
     them is needed any more.
     """
 
-    def __init__(
-        self, config: QuicConfig, *, server: ServerTls | None = None, entropy: Entropy, now: float
-    ) -> None:
+    def __init__(self, config: QuicConfig, *, server: ServerTls | None = None, entropy: Entropy, now: float) -> None:
         self.config = config
         self.connections: set[QuicConnectionCore] = set()
         self._server = server
@@ -173,7 +171,13 @@ class QuicEndpointCore:
         self._deliver(connection, datagram, batch, now, counted=counted)
 
     def _deliver(
-        self, connection: QuicConnectionCore, datagram: memoryview | bytes, batch: Received, now: float, *, counted: bool = False
+        self,
+        connection: QuicConnectionCore,
+        datagram: memoryview | bytes,
+        batch: Received,
+        now: float,
+        *,
+        counted: bool = False,
     ) -> None:
         path = connection.migration.path_for(batch.source, batch.local_host)
         if path is None:
@@ -211,9 +215,7 @@ class QuicEndpointCore:
 
     # Accepting
 
-    def _receive_first(
-        self, datagram: memoryview | bytes, invariants: Invariants, batch: Received, now: float
-    ) -> None:
+    def _receive_first(self, datagram: memoryview | bytes, invariants: Invariants, batch: Received, now: float) -> None:
         """A datagram for no connection we know: perhaps the beginning of one."""
         if invariants.version not in self.config.versions:
             self._send_version_negotiation(invariants, batch)

@@ -116,7 +116,11 @@ class FrameHandlers:
         if not result.packets:
             return
         if space.is_application:
-            if result.largest_is_new and result.path is path and path.ecn.on_acked(frame.ecn_counts, result.ecn_packets):
+            if (
+                result.largest_is_new
+                and result.path is path
+                and path.ecn.on_acked(frame.ecn_counts, result.ecn_packets)
+            ):
                 path.congestion.on_ecn_ce(context.now, sent_at=result.newest_sent_at)
             path.mtu.on_packets_acked(path.mtu.size)
         elif context.space_index == 1:

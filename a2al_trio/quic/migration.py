@@ -98,7 +98,9 @@ class Migration:
                 if paths.revert():
                     connection.emit(PathChanged(connection, paths.current.peer_address))
                 elif not path.validated:
-                    connection.close_for(TransportErrorCode.NO_VIABLE_PATH, "the peer's new address does not answer", now)
+                    connection.close_for(
+                        TransportErrorCode.NO_VIABLE_PATH, "the peer's new address does not answer", now
+                    )
                 continue
             if path is paths.target:
                 paths.target = None

@@ -162,17 +162,19 @@ def encode_long_header(
     """Return an unprotected header with a 4-byte packet number; the length field always takes two bytes."""
     bits = _V2_BITS[packet_type] if version == VERSION_2 else int(packet_type)
     token_field = encode_varint(len(token)) + token if packet_type is PacketType.INITIAL else b""
-    return b"".join((
-        bytes((LONG_HEADER | FIXED_BIT | bits << 4 | 3,)),
-        version.to_bytes(4, "big"),
-        bytes((len(destination_cid),)),
-        destination_cid,
-        bytes((len(source_cid),)),
-        source_cid,
-        token_field,
-        (0x4000 | payload_size + 4 + TAG_SIZE).to_bytes(2, "big"),
-        (packet_number & 0xFFFFFFFF).to_bytes(4, "big"),
-    ))
+    return b"".join(
+        (
+            bytes((LONG_HEADER | FIXED_BIT | bits << 4 | 3,)),
+            version.to_bytes(4, "big"),
+            bytes((len(destination_cid),)),
+            destination_cid,
+            bytes((len(source_cid),)),
+            source_cid,
+            token_field,
+            (0x4000 | payload_size + 4 + TAG_SIZE).to_bytes(2, "big"),
+            (packet_number & 0xFFFFFFFF).to_bytes(4, "big"),
+        )
+    )
 
 
 def decode_packet_number(truncated: int, bits: int, expected: int) -> int:
@@ -201,15 +203,17 @@ def encode_version_negotiation(
     destination_cid: bytes, source_cid: bytes, versions: tuple[int, ...], first_byte: int
 ) -> bytes:
     """Return a Version Negotiation packet; `first_byte` fills the unused bits."""
-    return b"".join((
-        bytes((LONG_HEADER | FIXED_BIT | first_byte,)),
-        bytes(4),
-        bytes((len(destination_cid),)),
-        destination_cid,
-        bytes((len(source_cid),)),
-        source_cid,
-        struct.pack(f">{len(versions)}I", *versions),
-    ))
+    return b"".join(
+        (
+            bytes((LONG_HEADER | FIXED_BIT | first_byte,)),
+            bytes(4),
+            bytes((len(destination_cid),)),
+            destination_cid,
+            bytes((len(source_cid),)),
+            source_cid,
+            struct.pack(f">{len(versions)}I", *versions),
+        )
+    )
 
 
 def decode_version_negotiation(data: Buffer) -> VersionNegotiation:
@@ -227,15 +231,17 @@ def encode_retry(
 ) -> bytes:
     """Return a Retry packet with its integrity tag (RFC 9001 §5.8)."""
     bits = _V2_BITS[PacketType.RETRY] if version == VERSION_2 else int(PacketType.RETRY)
-    packet = b"".join((
-        bytes((LONG_HEADER | FIXED_BIT | bits << 4,)),
-        version.to_bytes(4, "big"),
-        bytes((len(destination_cid),)),
-        destination_cid,
-        bytes((len(source_cid),)),
-        source_cid,
-        token,
-    ))
+    packet = b"".join(
+        (
+            bytes((LONG_HEADER | FIXED_BIT | bits << 4,)),
+            version.to_bytes(4, "big"),
+            bytes((len(destination_cid),)),
+            destination_cid,
+            bytes((len(source_cid),)),
+            source_cid,
+            token,
+        )
+    )
     return packet + retry_integrity_tag(original_destination_cid, packet, version)
 
 

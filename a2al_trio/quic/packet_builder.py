@@ -35,7 +35,9 @@ def repeat_byte(value: int, count: int) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def stream_packet_struct(cid_size: int, number_size: int, id_size: int, offset_size: int, data_size: int) -> struct.Struct:
+def stream_packet_struct(
+    cid_size: int, number_size: int, id_size: int, offset_size: int, data_size: int
+) -> struct.Struct:
     """Layout of a 1-RTT packet that one STREAM frame fills: header, frame type, stream ID, offset, data."""
     number = "H" if number_size == 2 else "I"
     offset = "I" if offset_size == 4 else "Q"

@@ -106,13 +106,20 @@ class Receiver:
                 self._stash_packet(data[header.start : header.end], path, ecn)
             return False
         opened = self._open(
-            data[header.start : header.end], header.packet_number_offset - header.start, keys, space, reserved=0x0C, now=now
+            data[header.start : header.end],
+            header.packet_number_offset - header.start,
+            keys,
+            space,
+            reserved=0x0C,
+            now=now,
         )
         if opened is None:
             return False
         number, payload = opened
         connection.establishment.on_long_packet(header, path)
-        self._process(payload, _ALLOWED[header.packet_type], space, number, header.destination_cid, now=now, path=path, ecn=ecn)
+        self._process(
+            payload, _ALLOWED[header.packet_type], space, number, header.destination_cid, now=now, path=path, ecn=ecn
+        )
         return True
 
     def _open(
@@ -125,7 +132,9 @@ class Receiver:
         mask = keys.masks(packet[number_at + 4 : number_at + 4 + SAMPLE_SIZE])
         first = packet[0] ^ (mask[0] & (0x0F if packet[0] & 0x80 else 0x1F))
         size = (first & 3) + 1
-        truncated = int.from_bytes(packet[number_at : number_at + size], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
+        truncated = int.from_bytes(packet[number_at : number_at + size], "big") ^ int.from_bytes(
+            mask[1 : 1 + size], "big"
+        )
         number = decode_packet_number(truncated, 8 * size, space.acks.largest + 1)
         header = bytes((first,)) + packet[1:number_at] + truncated.to_bytes(size, "big")
         if not packet[0] & 0x80 and self._connection.one_rtt is not None:

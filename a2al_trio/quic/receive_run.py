@@ -70,7 +70,7 @@ class RunReceiver:
         acks, streams = connection.application.acks, connection.streams
         context = PacketContext(2, path, bytes(data[1:cid_end]), now)
         expected = acks.largest + 1
-        first_number = last_number = -1
+        first_number = last_number = -2
         eliciting, opened, failed = 0, 0, []
         chunks: list[bytes] = []
         predicted: _Prediction | None = None
@@ -82,7 +82,9 @@ class RunReceiver:
             try:
                 if ahead > number_mask >> 1:
                     raise InvalidTag  # an old number, which the ordinary way may know
-                plain = decrypt((iv ^ number).to_bytes(12, "big"), data[at + body_at : at + size], data[at : at + body_at])
+                plain = decrypt(
+                    (iv ^ number).to_bytes(12, "big"), data[at + body_at : at + size], data[at : at + body_at]
+                )
             except InvalidTag:
                 failed.append(self._mask_again(data[at : at + size], masks[SAMPLE_SIZE * index :], number_size))
                 continue

@@ -262,7 +262,7 @@ class LossRecovery:
             if run.first > largest:
                 remaining.extend(sent[place:])
                 break
-            end = min(run.last, largest if run.sent_at <= now - delay else largest - PACKET_THRESHOLD)
+            end = min(run.last, largest if run.sent_at + delay <= now else largest - PACKET_THRESHOLD)
             if end >= run.first:
                 lost.append(run if end == run.last else run.part(run.first, end))
                 if end < run.last:

@@ -328,7 +328,9 @@ class StreamTable:
     def charge(self, half: ReceiveHalf, end: int, new: int) -> None:
         """Hold `new` bytes up to offset `end` against the limits we granted."""
         if end > half.window.limit:
-            raise QuicTransportError(TransportErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's flow control allows")
+            raise QuicTransportError(
+                TransportErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's flow control allows"
+            )
         self._flow.on_received(new)
 
     @staticmethod

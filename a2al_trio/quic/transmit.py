@@ -86,7 +86,9 @@ class Transmitter:
             padded = has_initial and (connection.is_client or packets[0][1].eliciting)
             for space, content in packets:
                 is_last = content is packets[-1][1]
-                self._seal_long(datagram, space, content, now, pad_to=min(MIN_INITIAL_SIZE, limit) if padded and is_last else 0)
+                self._seal_long(
+                    datagram, space, content, now, pad_to=min(MIN_INITIAL_SIZE, limit) if padded and is_last else 0
+                )
             path.bytes_sent += len(datagram)
             connection.on_datagrams_sent(len(packets), len(datagram), now)
             yield Transmit(datagram, len(datagram), path.peer_address, 0, path.local_host)
@@ -169,9 +171,7 @@ class Transmitter:
         space = connection.application
         acks = space.acks
         while True:
-            wants_data = (
-                space.probes > 0 or connection.streams.next_active() is not None or self.frames.has_control
-            )
+            wants_data = space.probes > 0 or connection.streams.next_active() is not None or self.frames.has_control
             if not wants_data and acks.due_at > now:
                 return
             allowed = self._allowance(path, now) if wants_data else 0
@@ -269,9 +269,7 @@ class Transmitter:
             if not content.eliciting:
                 content.add(b"\x01")
 
-    def _stream_run(
-        self, half: SendHalf, at: int, most: int, first_byte: int, number_size: int, now: float
-    ) -> int:
+    def _stream_run(self, half: SendHalf, at: int, most: int, first_byte: int, number_size: int, now: float) -> int:
         """Write up to `most` packets at `at`, each filled by one STREAM frame of `half`; returns how many.
 
         This is the hot loop of sending. The layout is the same in every packet, so a header is one `pack_into`
@@ -343,7 +341,9 @@ class Transmitter:
         assert one_rtt is not None
         number = space.take_number()
         number_at = 1 + len(path.peer_cid)
-        header = b"".join((bytes((0x43 | one_rtt.phase << 2,)), path.peer_cid, (number & 0xFFFFFFFF).to_bytes(4, "big")))
+        header = b"".join(
+            (bytes((0x43 | one_rtt.phase << 2,)), path.peer_cid, (number & 0xFFFFFFFF).to_bytes(4, "big"))
+        )
         payload = b"".join(content.parts)
         payload += bytes(max(pad_to - len(header) - TAG_SIZE - len(payload), 0))
         end = self._buffer.write_packet(0, one_rtt.send, number, header, payload)

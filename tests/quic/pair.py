@@ -93,9 +93,15 @@ class Pair:
         self.steps = 0
         self.filter: Callable[[Side, bytes], bytes | None] | None = None
 
-    def connect(self, tls: ClientTls | None = None, server_name: str | None = "server", **settings: object) -> QuicConnectionCore:
+    def connect(
+        self, tls: ClientTls | None = None, server_name: str | None = "server", **settings: object
+    ) -> QuicConnectionCore:
         return self.client.core.connect(
-            SERVER, tls=tls or client_tls(), server_name=server_name, now=self.now, **settings  # type: ignore[arg-type]
+            SERVER,
+            tls=tls or client_tls(),
+            server_name=server_name,
+            now=self.now,
+            **settings,  # type: ignore[arg-type]
         )
 
     def handshake(self, tls: ClientTls | None = None) -> tuple[QuicConnectionCore, QuicConnectionCore]:
@@ -134,7 +140,14 @@ class Pair:
             copies = 2 if draw() < link.duplicate else 1
             if draw() < link.reorder or not self.batch or len(piece) > size:
                 for _ in range(copies):
-                    self._deliver(other, side, piece, len(piece), ecn, link.delay * (0.5 + 2 * draw()) if link.reorder else link.delay)
+                    self._deliver(
+                        other,
+                        side,
+                        piece,
+                        len(piece),
+                        ecn,
+                        link.delay * (0.5 + 2 * draw()) if link.reorder else link.delay,
+                    )
             else:
                 kept += [piece] * copies
         # GRO hands over runs of equal size, the last may be shorter.
@@ -149,7 +162,9 @@ class Pair:
 
     def _deliver(self, to: Side, source: Side, data: bytes, size: int, ecn: int, delay: float) -> None:
         self.sequence += 1
-        received = Received(memoryview(bytearray(data)), size, source.address, ecn if self.link.ecn else 0, to.address.host)
+        received = Received(
+            memoryview(bytearray(data)), size, source.address, ecn if self.link.ecn else 0, to.address.host
+        )
         heapq.heappush(self.queue, (self.now + delay, self.sequence, to, received))
 
     def _take_events(self, side: Side) -> None:
