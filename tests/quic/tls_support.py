@@ -11,6 +11,7 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -50,10 +51,10 @@ def drbg(seed: str) -> Callable[[int], bytes]:
     return draw
 
 
-def self_signed(key: PrivateKey | ec.EllipticCurvePrivateKey, name: str = "peer") -> bytes:
+def self_signed(key: PrivateKey | Ed448PrivateKey, name: str = "peer") -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1, LONG_AGO, FAR_AWAY)
-    algorithm = None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256()
+    algorithm = None if isinstance(key, Ed25519PrivateKey | Ed448PrivateKey) else hashes.SHA256()
     return builder.sign(key, algorithm).public_bytes(Encoding.DER)
 
 
