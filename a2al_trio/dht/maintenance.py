@@ -15,7 +15,7 @@ from a2al_trio.dht.config import DhtConfig
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.distance import random_id_in_bucket, to_node_id
 from a2al_trio.dht.environment import Environment
-from a2al_trio.dht.routing import Admission, Bucket, RoutingTable
+from a2al_trio.dht.routing import Admission, Bucket, Refill, RoutingTable
 from a2al_trio.dht.rpc import Reply, Rpc
 from a2al_trio.dht.timers import Timers
 from a2al_trio.dht.vetting import ContactFilter
@@ -34,9 +34,10 @@ PROBES_AT_ONCE = 32
 ASKED_BACK_REMEMBERED = 2048
 ASK_BACK_INTERVAL = 60.0
 CHECK_AFTER = 300.0
+STALE_AFTER = 0.8
 DROP_AFTER = 3
 REFILL_COOLDOWNS = (30.0, 120.0, 600.0, 900.0)
-FAR_BUCKETS_ON_JOIN = 3
+FAR_BUCKETS_ON_JOIN = 2
 RECOVERY_INTERVAL = 30.0
 RETRY_BOOTSTRAP = (5.0, 300.0)
 
@@ -75,6 +76,7 @@ class Maintenance:
         self._found: list[Contact] = []
         self._lost_since_recovery = 0
         self._last_recovery = float("-inf")
+        self._home = Refill()
         self._seeds: tuple[SocketAddress, ...] = ()
         self._bootstrap_delay = RETRY_BOOTSTRAP[0]
         self._next_bootstrap = float("-inf")
@@ -83,6 +85,7 @@ class Maintenance:
     def start(self, now: float, *, seeds: Sequence[SocketAddress] = ()) -> None:
         """Begin ticking; `seeds` are asked again whenever nobody else is known."""
         self._seeds = tuple(seeds)
+        self._home.at = now  # the join itself searches there
         self._next_bootstrap = now + self._bootstrap_delay
         self._timers.at(now + self._jittered(self._config.maintenance_interval), self._tick)
 
@@ -228,8 +231,8 @@ class Maintenance:
                 return
 
     def _probe_stale(self, now: float) -> None:
-        """Entries not heard of for half the fresh time are asked again; verified ones age, too."""
-        stale_before = now - self._config.fresh_for / 2
+        """Entries not heard of for most of the fresh time are asked again; verified ones age, too."""
+        stale_before = now - STALE_AFTER * self._config.fresh_for
         asked = 0
         for _, bucket in self._table.buckets():
             for entry in bucket.main:
@@ -239,25 +242,40 @@ class Maintenance:
                         return
 
     def _refill(self, now: float) -> None:
-        """Search in the two nearest buckets that are due; only those count as attempted (spec 03 §20.11)."""
-        fresh_since = now - self._config.fresh_for
-        healthy = self._config.bucket_size // 2
+        """Search in the two nearest far buckets that are due; only those count as attempted (spec 03 §20.11).
+
+        The buckets nearest to us cannot be full, since there are not that many nodes: together they are one home
+        region, which a search for our own id covers.
+        """
+        own, size = self._env.own, self._config.bucket_size
+        nearest = self._table.closest(own, size, usable_only=False)
+        home = self._table.index(nearest[-1].contact.key) if nearest else 0
         launched = 0
-        for index, bucket in reversed(self._table.buckets()):
-            if not bucket.main:
-                continue
-            if sum(1 for entry in bucket.main if entry.verified_at > fresh_since) >= healthy:
-                bucket.futile = 0
-                continue
-            cooldown = REFILL_COOLDOWNS[min(bucket.futile, len(REFILL_COOLDOWNS) - 1)]
-            if now - bucket.last_refill < cooldown:
-                continue
-            bucket.last_refill = now
-            bucket.futile += 1
-            self._find_node(to_node_id(random_id_in_bucket(self._env.own, index, self._env.entropy)), now, ())
+        if self._is_due(self._home, len(nearest), now):
+            self._find_node(self._env.identity.node_id, now, ())
             launched += 1
-            if launched == REFILLS:
+        fresh_since = now - self._config.fresh_for
+        for index, bucket in reversed(self._table.buckets()):
+            if index >= home or not bucket.main:
+                continue
+            if sum(1 for entry in bucket.main if entry.verified_at > fresh_since) >= size // 2:
+                bucket.refill = Refill()
+            elif self._is_due(bucket.refill, len(bucket.main) + len(bucket.waiting), now):
+                self._find_node(to_node_id(random_id_in_bucket(own, index, self._env.entropy)), now, ())
+                launched += 1
+            if launched >= REFILLS:
                 return
+
+    @staticmethod
+    def _is_due(refill: Refill, members: int, now: float) -> bool:
+        """Whether to search again; a search that brought nobody makes the next one wait longer (spec 03 §3.6)."""
+        if members > refill.members:
+            refill.futile = 0
+        if now - refill.at < REFILL_COOLDOWNS[min(refill.futile, len(REFILL_COOLDOWNS) - 1)]:
+            return False
+        refill.at, refill.members = now, members
+        refill.futile += 1
+        return True
 
     # -- joining, partitions, recovery -------------------------------------------------------------------------
 

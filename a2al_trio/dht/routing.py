@@ -21,7 +21,7 @@ from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.distance import ID_BITS
 from a2al_trio.net.address import SocketAddress
 
-__all__ = ["Admission", "Bucket", "Entry", "Replacement", "RoutingTable", "SizeEstimate"]
+__all__ = ["Admission", "Bucket", "Entry", "Refill", "Replacement", "RoutingTable", "SizeEstimate"]
 
 
 class Admission(enum.Enum):
@@ -58,14 +58,22 @@ class Replacement:
 
 
 @attrs.define(eq=False)
+class Refill:
+    """When a region of the table was last searched for more contacts, how many it had then, and how often in vain."""
+
+    at: float = float("-inf")
+    members: int = 0
+    futile: int = 0
+
+
+@attrs.define(eq=False)
 class Bucket:
     """One bucket: entries least recently proven first, replacements oldest first."""
 
     main: list[Entry] = attrs.Factory(list)
     waiting: list[Replacement] = attrs.Factory(list)
     checking: bool = False
-    last_refill: float = float("-inf")
-    futile: int = 0
+    refill: Refill = attrs.Factory(Refill)
 
 
 @attrs.frozen
