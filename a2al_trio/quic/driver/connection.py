@@ -168,7 +168,7 @@ class QuicConnection(trio.abc.AsyncResource):
     def update_keys(self) -> bool:
         """Encrypt with new keys from here on (RFC 9001 §6); False if the last update is still under way."""
         self._require_open()
-        return self._core.update_keys()
+        return self._core.update_keys(trio.current_time())
 
     # --- streams -----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from a2al_trio.quic.connection import QuicConnectionCore
 from a2al_trio.quic.driver.connection import CloseReason, QuicConnection, Wait
 from a2al_trio.quic.driver.wakeup import Wakeup
 from a2al_trio.quic.endpoint import QuicEndpointCore
+from a2al_trio.quic.errors import TransportErrorCode
 from a2al_trio.quic.events import (
     ConnectionEnded,
     ConnectionReady,
@@ -138,7 +139,7 @@ class QuicEndpoint:
         await trio.lowlevel.checkpoint()
         self._require_open()
         core = self._core.connect(
-            address, tls=tls, server_name=server_name, now=trio.current_time(), token=token, ticket=ticket
+            address, tls=tls, server_name=server_name or None, now=trio.current_time(), token=token, ticket=ticket
         )
         connection = self._adopt(core)
         if early and core.early_keys is not None:
@@ -220,7 +221,9 @@ class QuicEndpoint:
             due = self._core.next_timeout()
             with trio.CancelScope(deadline=math.inf if due is None else due) as self._timer:
                 await trio.sleep_forever()
-            # The deadline is only ever moved forward to an earlier time, so it may come before anything is due.
+            # What is due usually has to be sent, which a full socket does not allow.
+            await self._drain()
+            # The deadline is only ever moved to an earlier time, so it may come before anything is due.
             now = trio.current_time()
             due = self._core.next_timeout()
             if due is not None and due <= now:
@@ -333,7 +336,7 @@ class QuicEndpoint:
             # Connections that ended while they waited do not keep others out.
             self._accepted = deque(waiting for waiting in self._accepted if waiting.close_reason is None)
         if len(self._accepted) >= self._accept_limit or self._closed:
-            self._core.refuse(core)
+            core.close_transport(TransportErrorCode.CONNECTION_REFUSED, "", trio.current_time())
         else:
             self._accepted.append(self._adopt(core))
             self._accepting.unpark()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from a2al_trio.errors import RemoteProtocolError, StreamStopped
+from a2al_trio.errors import RemoteProtocolError, StreamReset, StreamStopped
 from a2al_trio.quic.driver.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class _StreamBase:
         "_receive_ended",
         "_receiving",
         "_receiving_wakeup",
+        "_reset_code",
         "_sending",
         "_sending_wakeup",
         "stream_id",
@@ -53,6 +54,7 @@ class _StreamBase:
         self._full = False
         self._receive_ended = not self._receives
         self._peeked = b""
+        self._reset_code: int | None = None
         self._sending_wakeup = Wakeup()
         self._receiving_wakeup = Wakeup()
 
@@ -241,7 +243,13 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         if self._receive_ended:
             return b""
         connection = self._connection
-        data = connection._core.read(self.stream_id, limit)
+        if self._reset_code is not None:
+            raise StreamReset(self._reset_code)
+        try:
+            data = connection._core.read(self.stream_id, limit)
+        except StreamReset as reset:
+            self._reset_code = reset.code
+            raise
         if data == b"":
             self._receive_ended = True
         # Taking bytes may have made new credit worth telling the peer.

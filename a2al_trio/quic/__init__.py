@@ -1,0 +1,52 @@
+"""QUIC for Trio: complete, fast and usable alone.
+
+`open_quic` runs an endpoint on any `DatagramSocket` (for most programs that of `a2al_trio.net.socket.open_udp`); the
+endpoint connects and accepts; connections carry streams that are ordinary `trio.abc.HalfCloseableStream`s. Certificates
+are judged by a `verify_peer` callback: `WebVerifier` applies the usual rules of the web.
+
+The protocol itself is a pure core without IO in the modules beside this one (RFC 9000, 9001, 9002, 9221, 9369).
+"""
+
+from __future__ import annotations
+
+from a2al_trio.quic.config import QuicConfig, RetryPolicy
+from a2al_trio.quic.congestion import CongestionController, CongestionFactory, NewReno
+from a2al_trio.quic.congestion_bbr import Bbr
+from a2al_trio.quic.congestion_cubic import Cubic
+from a2al_trio.quic.driver.connection import CloseReason, QuicConnection
+from a2al_trio.quic.driver.endpoint import QuicEndpoint, open_quic
+from a2al_trio.quic.driver.stream import QuicReceiveStream, QuicSendStream, QuicStream
+from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2
+from a2al_trio.quic.stats import ConnectionStats
+from a2al_trio.quic.tls import CipherSuite, NamedGroup, SessionTicket
+from a2al_trio.quic.tls.config import ClientAuthentication, ClientTls, Credentials, PeerRejected, ServerTls
+from a2al_trio.quic.tls.tickets import TicketKeys
+
+__all__ = [
+    "VERSION_1",
+    "VERSION_2",
+    "Bbr",
+    "CipherSuite",
+    "ClientAuthentication",
+    "ClientTls",
+    "CloseReason",
+    "CongestionController",
+    "CongestionFactory",
+    "ConnectionStats",
+    "Credentials",
+    "Cubic",
+    "NamedGroup",
+    "NewReno",
+    "PeerRejected",
+    "QuicConfig",
+    "QuicConnection",
+    "QuicEndpoint",
+    "QuicReceiveStream",
+    "QuicSendStream",
+    "QuicStream",
+    "RetryPolicy",
+    "ServerTls",
+    "SessionTicket",
+    "TicketKeys",
+    "open_quic",
+]
