@@ -154,8 +154,7 @@ class Establishment:
         connection.recovery.handshake_confirmed = True
         connection.recovery.peer_validated_address = True
         self._discard(0)
-        if connection.is_client:
-            self._discard(1)
+        self._discard(1)
         connection.paths.enable_mtu_search()
         parameters = connection.handshake.peer_parameters
         preferred = parameters.preferred_address if parameters is not None else None

@@ -102,8 +102,11 @@ class Transmitter:
         content = PacketContent(room - self._long_header_size(space) - TAG_SIZE)
         if content.room < 64:
             return None
-        may_send = space.probes > 0 or path.in_flight + 1200 <= path.congestion.window
-        wants_crypto = may_send and space.crypto.send.has_pending
+        if space.probes and not space.crypto.send.has_pending:
+            space.crypto.send.rewind()  # a probe that carries the handshake on is worth more than a PING
+        # Handshake data does not wait for the congestion window: 1-RTT data, which the peer cannot acknowledge before
+        # it has this, may fill the window.
+        wants_crypto = space.crypto.send.has_pending
         if space.acks.due_at <= now or (space.acks.is_worth_adding and (wants_crypto or space.probes)):
             add_ack(content, space, now)
         if wants_crypto:
