@@ -464,9 +464,7 @@ class QuicConnectionCore:
             yield from self.transmitter.transmits(now)
         if self.ending.pending:
             self.ending.pending = False
-            last = self.transmitter.close_datagram(now)
-            if last is not None:
-                yield last
+            yield from self.transmitter.close_datagrams(now)
 
     def next_timeout(self) -> float:
         """When `handle_timeout` is due next; infinite if never."""

@@ -348,8 +348,9 @@ class StreamTable:
         """Take RESET_STREAM."""
         half = stream.receive
         assert half is not None
-        self.check_final_size(half, final_size, is_final=True)
         assembler = half.assembler
+        had_everything = assembler.is_complete
+        self.check_final_size(half, final_size, is_final=True)
         new = final_size - assembler.highest
         if new > 0:
             self.charge(half, final_size, new)
@@ -361,7 +362,7 @@ class StreamTable:
             half.reset_code = code
             self.remove_if_done(stream)
             return
-        if assembler.is_complete:
+        if had_everything:
             return
         # What was not read yet is dropped, so its credit goes back to the connection.
         self._flow.on_consumed(final_size - assembler.read_to)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from a2al_trio.net.datagram import Transmit
 from a2al_trio.quic.app_frames import ApplicationFrames, PacketContent, add_ack, add_crypto
+from a2al_trio.quic.errors import TransportErrorCode
 from a2al_trio.quic.frames import encode_connection_close
 from a2al_trio.quic.packet import PacketType, encode_long_header, packet_number_size
 from a2al_trio.quic.packet_builder import BUFFER_SIZE, MAX_SEGMENTS, mask_long_header, stream_packet_struct
@@ -391,42 +392,49 @@ class Transmitter:
 
     # The end
 
-    def close_datagram(self, now: float) -> Transmit | None:
-        """Build CONNECTION_CLOSE at every level the peer may be able to read (RFC 9000 §10.2.3)."""
+    def close_datagrams(self, now: float) -> Iterator[Transmit]:
+        """Yield CONNECTION_CLOSE at every level the peer may be able to read (RFC 9000 §10.2.3).
+
+        The 1-RTT packet goes first and alone: a peer that can read it must not take the Handshake packet, which
+        cannot carry an application's code, for the whole truth.
+        """
+        connection = self._connection
+        if connection.one_rtt is not None:
+            if connection.is_client and not connection.handshake_confirmed:
+                yield from self._handshake_datagrams(now)
+            yield self._close_application(now)
+        if not connection.handshake_confirmed:
+            datagram = self._close_handshake(now)
+            if datagram:
+                path = connection.paths.current
+                path.bytes_sent += len(datagram)
+                connection.on_datagrams_sent(1, len(datagram), now)
+                yield Transmit(datagram, len(datagram), path.peer_address, 0, path.local_host)
+
+    def _close_application(self, now: float) -> Transmit:
+        connection = self._connection
+        code, reason = connection.ending.wire_code
+        content = PacketContent(1000)
+        is_application = connection.ending.is_application
+        content.parts.append(encode_connection_close(code, reason, is_application=is_application))
+        return self._single(connection.paths.current, content, now, pad_to=0)
+
+    def _close_handshake(self, now: float) -> bytearray:
         connection = self._connection
         path = connection.paths.current
-        limit = min(path.mtu.size, path.amplification_credit, 1200)
-        datagram = bytearray()
+        limit = min(path.mtu.size, path.amplification_credit, MIN_INITIAL_SIZE)
         code, reason = connection.ending.wire_code
-        is_application = connection.ending.is_application
-        for space in connection.spaces[:2]:
-            if space.send_keys is None or limit - len(datagram) < 200:
-                continue
-            content = PacketContent(limit - len(datagram) - self._long_header_size(space) - TAG_SIZE)
-            if is_application:
-                # Early packets must not carry what only the application should see.
-                frame = encode_connection_close(0x0C, "", is_application=False)
-            else:
-                frame = encode_connection_close(code, reason, is_application=False, room=min(content.room, 300))
-            content.parts.append(frame)
-            self._seal_long(datagram, space, content, now, pad_to=0)
-        one_rtt = connection.one_rtt
-        if one_rtt is not None and limit - len(datagram) > 100:
-            space, keys = connection.application, one_rtt.send
-            number = space.take_number()
-            header = b"".join(
-                (bytes((0x43 | one_rtt.phase << 2,)), path.peer_cid, (number & 0xFFFFFFFF).to_bytes(4, "big"))
-            )
-            frame = encode_connection_close(
-                code, reason, is_application=is_application, room=limit - len(datagram) - 64
-            )
-            end = self._buffer.write_packet(0, keys, number, header, frame)
-            self._buffer.mask_short_headers(keys, end, end, number_at=len(header) - 4, number_size=4)
-            datagram += self._buffer.view[:end]
-        if not datagram:
-            return None
-        if connection.is_client and connection.spaces[0].send_keys is not None:
-            datagram += bytes(max(MIN_INITIAL_SIZE - len(datagram), 0))
-        path.bytes_sent += len(datagram)
-        connection.on_datagrams_sent(1, len(datagram), now)
-        return Transmit(datagram, len(datagram), path.peer_address, 0, path.local_host)
+        if connection.ending.is_application:
+            # Early packets must not carry what only the application should see.
+            code, reason = TransportErrorCode.APPLICATION_ERROR, ""
+        spaces = [space for space in connection.spaces[:2] if space.send_keys is not None]
+        datagram = bytearray()
+        for space in spaces:
+            room = limit - len(datagram) - self._long_header_size(space) - TAG_SIZE
+            if room < 64:
+                break
+            content = PacketContent(room)
+            content.parts.append(encode_connection_close(code, reason, is_application=False, room=min(room, 300)))
+            is_padded = connection.is_client and spaces[0].level is Level.INITIAL and space is spaces[-1]
+            self._seal_long(datagram, space, content, now, pad_to=limit if is_padded else 0)
+        return datagram
