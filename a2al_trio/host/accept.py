@@ -1,0 +1,204 @@
+"""From a handshaken QUIC connection to one the application gets (spec 04 §5.3–5.5, spec 08 §4).
+
+Each connection is admitted in a task of its own, so that one which never opens, or never finishes, its control
+stream delays nobody (spec 04 §17 D4).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+import attrs
+import trio
+
+from a2al_trio.errors import ConnectionLost, DecodeError
+from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.control import answer_hint, read_route
+from a2al_trio.host.tls import AgentTls
+from a2al_trio.identity import Address, InvalidAddress, InvalidCertificate
+from a2al_trio.quic import QuicConnection, QuicEndpoint, QuicStream
+from a2al_trio.wire import (
+    MailDelivery,
+    MailDeliveryReader,
+    RouteFrame,
+    SignedRecord,
+    StreamKind,
+    classify_stream,
+)
+
+__all__ = ["Admission", "RecordShelf"]
+
+logger = logging.getLogger(__name__)
+
+CONTROL_LIMIT = 10.0
+"""Seconds a dialer has for its route frame (spec 04 §17 D4)."""
+ACCEPT_QUEUE = 32
+"""Admitted connections that wait for the application."""
+PREFIX_WAIT = 0.2
+"""Seconds we wait for the first bytes of a stream before serving it anyway.
+
+A dialer of a server-speaks-first protocol sends none until it has been greeted (spec 08 §4).
+"""
+FAILED = 1
+"""Close code with which we send somebody away; the text says why (spec 04 §3.3)."""
+
+
+class RecordShelf(Protocol):
+    """What admission needs of the DHT's local store."""
+
+    def topics_of(self, agent: Address) -> Iterable[SignedRecord]:
+        """The topic records of an agent held here."""
+
+    def take_mail(self, delivery: MailDelivery, recipient: Address) -> bool:
+        """Check and keep a mailbox record for one of our agents; False if it is not acceptable."""
+
+
+@attrs.define
+class Admission:
+    """Routes incoming connections to agents and queues them for the application."""
+
+    agents: AgentTable
+    tls: AgentTls
+    shelf: RecordShelf
+    max_connections: int
+    _active: int = 0
+    _ready: tuple[trio.MemorySendChannel[AgentConnection], trio.MemoryReceiveChannel[AgentConnection]] = attrs.field(
+        factory=lambda: trio.open_memory_channel[AgentConnection](ACCEPT_QUEUE)
+    )
+
+    async def accept(self) -> AgentConnection:
+        """Wait for the next admitted connection that still lives."""
+        while True:
+            connection = await self._ready[1].receive()
+            if connection.close_reason is None:
+                return connection
+
+    async def run(self, endpoint: QuicEndpoint) -> None:
+        """Admit whoever connects, for as long as the endpoint lives."""
+        async with trio.open_nursery() as nursery:
+            async for quic in endpoint:
+                if self._active >= self.max_connections:
+                    quic.close(FAILED, "too many connections")
+                else:
+                    nursery.start_soon(self._keep, quic)
+
+    async def _keep(self, quic: QuicConnection) -> None:
+        self._active += 1
+        try:
+            await self._admit(quic)
+        except (ConnectionLost, trio.ClosedResourceError):
+            logger.debug("connection from %s ended: %s", quic.peer_address, quic.close_reason)
+        finally:
+            self._active -= 1
+            quic.close(0, "")
+
+    async def _admit(self, quic: QuicConnection) -> None:
+        try:
+            remote = self.tls.address_of(quic.peer_certificates)
+        except InvalidCertificate as error:
+            # The handshake has judged it already; only a proof that expired in between gets here.
+            quic.close(FAILED, str(error))
+            return
+        route: RouteFrame | None = None
+        with trio.move_on_after(CONTROL_LIMIT) as limit:
+            control = await quic.accept_stream()
+            route = await read_route(control)
+        if limit.cancelled_caught:
+            quic.close(FAILED, "control stream failed")
+            return
+        local = self._route(route, quic.server_name)
+        if local is None:
+            quic.close(FAILED, "unknown agent")
+            return
+        streams, incoming = trio.open_memory_channel[QuicStream](0)
+        connection = AgentConnection(quic, local=local, remote=remote, incoming=incoming)
+        try:
+            self._ready[0].send_nowait(connection)
+        except trio.WouldBlock:
+            quic.close(FAILED, "too many connections")
+            return
+        async with trio.open_nursery() as nursery, streams:
+            if route is not None and not route.legacy:
+                nursery.start_soon(self._answer, quic, control, local)
+            nursery.start_soon(self._sort_streams, quic, local, streams)
+            await quic.wait_closed()
+            nursery.cancel_scope.cancel()
+
+    def _route(self, route: RouteFrame | None, server_name: str | None) -> Address | None:
+        """Whom the connection is for; None refuses it (spec 04 §5.4, §17 D10).
+
+        The certificate shown was chosen by server name: serving another agent under it would be a lie.
+        """
+        shown = self.agents.named(server_name)
+        if route is None:
+            return shown if _names(server_name, shown) else self.agents.default.address
+        return shown if route.target == shown else None
+
+    async def _answer(self, quic: QuicConnection, control: QuicStream, local: Address) -> None:
+        with trio.move_on_after(CONTROL_LIMIT):
+            await answer_hint(control, quic.peer_address, self.shelf.topics_of(local))
+
+    async def _sort_streams(
+        self, quic: QuicConnection, local: Address, streams: trio.MemorySendChannel[QuicStream]
+    ) -> None:
+        # The peer's stream limit bounds the tasks; a stream keeps its place in it until it is done.
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    stream = await quic.accept_stream()
+                except (ConnectionLost, trio.ClosedResourceError):
+                    return
+                nursery.start_soon(self._sort_stream, stream, local, streams.send)
+
+    async def _sort_stream(
+        self, stream: QuicStream, local: Address, hand_over: Callable[[QuicStream], Awaitable[None]]
+    ) -> None:
+        kind = await _kind_of(stream)
+        if kind is StreamKind.RAW:
+            await hand_over(stream)
+        elif kind is StreamKind.MAIL:
+            await self._take_mail(stream, local)
+        else:
+            stream.reset(0)
+            stream.stop(0)
+
+    async def _take_mail(self, stream: QuicStream, local: Address) -> None:
+        """Mail delivered directly: `a2mb`, answered by one byte 01, or by nothing if it is bad (spec 08 §4)."""
+        reader = MailDeliveryReader()
+        delivery: MailDelivery | None = None
+        try:
+            with trio.move_on_after(CONTROL_LIMIT):
+                await stream.receive_some(len(StreamKind.MAIL.value))
+                while delivery is None and (chunk := await stream.receive_some()):
+                    delivery = reader.feed(chunk)
+                if delivery is not None and self.shelf.take_mail(delivery, local):
+                    await stream.send_all(b"\x01")
+            await stream.aclose()
+        except (DecodeError, trio.BrokenResourceError, trio.ClosedResourceError):
+            stream.reset(0)
+            stream.stop(0)
+
+
+async def _kind_of(stream: QuicStream) -> StreamKind:
+    """Decide by the first bytes; those that do not come in time leave the stream to the service."""
+    kind: StreamKind | None = None
+    size = 0
+    with trio.move_on_after(PREFIX_WAIT):
+        try:
+            while kind is None:
+                start = await stream.peek(size + 1)
+                kind = classify_stream(start, finished=len(start) <= size)
+                size = len(start)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the application learns of it when it reads
+    return kind or StreamKind.RAW
+
+
+def _names(server_name: str | None, agent: Address) -> bool:
+    try:
+        return Address.parse(server_name or "") == agent
+    except InvalidAddress:
+        return False

@@ -1,0 +1,108 @@
+"""What a user of the host may set (spec 04 §6.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from a2al_trio.dht import DhtConfig
+from a2al_trio.errors import ConfigurationError
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.quic import QuicConfig
+
+__all__ = ["ALPN", "CONNECT_STAGGER", "ICE_STAGGER", "HostConfig", "parse_endpoint"]
+
+ALPN = "a2al-quic-1"
+CONNECT_STAGGER = 0.25
+"""Seconds between direct dials (spec 04 §10.3)."""
+ICE_STAGGER = 2.0
+"""Seconds of head start that direct dials have over ICE (spec 04 §10.4)."""
+
+KIB = 1024
+
+
+def agent_quic_config() -> QuicConfig:
+    """The QUIC settings of agent connections (spec 04 §3.1, §17 D13).
+
+    The reference keeps no connection alive by itself and forgets one after 90 s of silence, and NAT bindings
+    live shorter than that: both ends of ours send a PING every 25 s.
+    """
+    return QuicConfig(
+        idle_timeout=90.0,
+        keep_alive=25.0,
+        connection_window=1024 * KIB,
+        stream_window=512 * KIB,
+        max_bidirectional_streams=100,
+        max_unidirectional_streams=10,
+        initial_udp_payload_size=1280,
+    )
+
+
+def parse_endpoint(text: str, *, setting: str) -> SocketAddress | None:
+    """Read a listen address: `IP:port`, `:port` for all addresses, or empty for all and any free port (None).
+
+    Raises ConfigurationError naming `setting`.
+    """
+    if not text:
+        return None
+    try:
+        if text.startswith(":"):
+            return SocketAddress.parse(f"[::]{text}")
+        return SocketAddress.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{setting}: {error}; write IP:port such as 0.0.0.0:4121 or [::]:4121, or :4121 for all addresses"
+        ) from None
+
+
+@attrs.frozen(kw_only=True)
+class HostConfig:
+    """Settings of a host. Nothing here contacts anybody that is not named."""
+
+    listen: str = ""
+    """Where DHT and QUIC share a UDP socket: `IP:port`, `:port` for all addresses, or empty for any free port."""
+
+    quic_listen: str = ""
+    """A separate address for QUIC; empty shares the one above (spec 04 §2.1)."""
+
+    bootstrap: tuple[str, ...] = ()
+    """Nodes to join through, `host:port`; empty starts a network of its own."""
+
+    data_dir: Path | None = None
+    """Where known peers and published records survive a restart; None keeps nothing."""
+
+    fallback_host: str = ""
+    """A host name or IP to publish as an endpoint, together with our QUIC port, whatever else is known."""
+
+    min_observed_peers: int = 3
+    """How many peers must agree on our public address before we publish it (spec 05 §3)."""
+
+    signal_urls: tuple[str, ...] = ()
+    """Signaling hubs to publish, in order of preference."""
+
+    endpoint_ttl: int = 3600
+    """Seconds a published endpoint record stays valid."""
+
+    clock_tolerance: int = 60
+    """Seconds a peer's clock may be ahead of ours, or behind at the end of a delegation (spec 08 §3)."""
+
+    max_connections: int = 1024
+    """Incoming agent connections at a time; more are closed with code 1."""
+
+    quic: QuicConfig = attrs.field(factory=agent_quic_config)
+    dht: DhtConfig = attrs.field(factory=DhtConfig)
+
+    def __attrs_post_init__(self) -> None:
+        parse_endpoint(self.listen, setting="listen")
+        parse_endpoint(self.quic_listen, setting="quic_listen")
+        if not 1 <= self.endpoint_ttl <= 7 * 86400:
+            raise ConfigurationError("endpoint_ttl must be 1 to 604800 seconds; 3600 is usual")
+        if self.clock_tolerance < 0:
+            raise ConfigurationError("clock_tolerance must not be negative")
+        if self.max_connections < 1:
+            raise ConfigurationError("max_connections must be at least 1")
+        for seed in self.bootstrap:
+            host, colon, port = seed.rpartition(":")
+            if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+                raise ConfigurationError(f"bootstrap: {seed!r} is not host:port")

@@ -1,0 +1,106 @@
+"""A connection between two agents (spec 04 §1): authenticated on both sides, carrying the application's streams."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Self
+
+import trio
+
+from a2al_trio.identity import Address
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.quic import CloseReason, ConnectionStats, QuicConnection, QuicStream
+
+__all__ = ["AgentConnection"]
+
+
+class AgentConnection(trio.abc.AsyncResource):
+    """One (local agent, remote agent) pair, with any number of streams.
+
+    Leaving `async with` closes it with code 0, which ends the peer's `async for stream in connection`. The side
+    that received the last data closes first; the other awaits `wait_closed()`: closing drops what the peer has
+    not read yet.
+    """
+
+    def __init__(
+        self,
+        quic: QuicConnection,
+        *,
+        local: Address,
+        remote: Address,
+        incoming: trio.MemoryReceiveChannel[QuicStream] | None = None,
+    ) -> None:
+        self._quic = quic
+        self._incoming = incoming
+        self.local = local
+        """The agent on this side."""
+        self.remote = remote
+        """The agent on the other side, as its certificate proves."""
+
+    def __repr__(self) -> str:
+        return f"<AgentConnection {self.local} to {self.remote} at {self.peer_address}>"
+
+    @property
+    def peer_address(self) -> SocketAddress:
+        """Where the peer's packets come from now."""
+        return self._quic.peer_address
+
+    @property
+    def path(self) -> str:
+        """How the peer is reached, in words, such as `direct 192.0.2.1:4121`."""
+        return f"direct {self._quic.peer_address}"
+
+    @property
+    def stats(self) -> ConnectionStats:
+        """Round-trip time, window, loss and bytes so far."""
+        return self._quic.stats
+
+    @property
+    def peer_certificates(self) -> tuple[bytes, ...]:
+        """The peer's certificate chain, DER, leaf first."""
+        return self._quic.peer_certificates
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the connection ended, or None while it lives."""
+        return self._quic.close_reason
+
+    async def open_stream(self) -> QuicStream:
+        """Open a stream in both directions; waits while the peer's stream limit is reached.
+
+        Raises ConnectionLost if the connection has ended or ends meanwhile.
+        """
+        return await self._quic.open_stream()
+
+    async def accept_stream(self) -> QuicStream:
+        """Wait for the next stream the peer opens; raises ConnectionLost when the connection is over."""
+        if self._incoming is not None:
+            with contextlib.suppress(trio.EndOfChannel):
+                return await self._incoming.receive()
+        return await self._quic.accept_stream()
+
+    def __aiter__(self) -> Self:
+        """Yield the streams the peer opens until it closes with code 0; raises ConnectionLost on any other end."""
+        return self
+
+    async def __anext__(self) -> QuicStream:
+        if self._incoming is not None:
+            with contextlib.suppress(trio.EndOfChannel):
+                return await self._incoming.receive()
+        return await anext(self._quic)
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """Close at once, telling the peer; closing twice does nothing."""
+        self._quic.close(code, reason)
+
+    async def wait_closed(self) -> CloseReason:
+        """Wait until the connection has ended on either side's wish; returns why."""
+        await self._quic.wait_closed()
+        reason = self._quic.close_reason
+        assert reason is not None, "a closed connection has a reason"
+        return reason
+
+    async def aclose(self) -> None:
+        """Close with code 0."""
+        self._quic.close(0, "")
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,318 @@
+"""The host: one process-level runtime with a DHT node, a QUIC endpoint and any number of agents (spec 04)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from a2al_trio.dht import Dht, Observation, Publication, open_dht
+from a2al_trio.errors import (
+    A2alError,
+    ConfigurationError,
+    ConnectionLost,
+    RecordInvalid,
+    RecordNotFound,
+    StreamReset,
+    StreamStopped,
+)
+from a2al_trio.host.accept import Admission
+from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.config import HostConfig, parse_endpoint
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.control import ControlReply
+from a2al_trio.host.dial import Dialler
+from a2al_trio.host.publish import Publisher
+from a2al_trio.host.shelf import Shelf
+from a2al_trio.host.tls import AgentTls
+from a2al_trio.identity import Address, Identity, NodeId
+from a2al_trio.nat.sense import NatSense
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.mux import Mux, open_mux
+from a2al_trio.quic import open_quic
+from a2al_trio.scopes import open_service_nursery
+from a2al_trio.wire import EndpointPayload, SignedRecord, WireDecodeError
+
+__all__ = ["EndpointRecord", "Host", "open_host", "open_host_over"]
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class EndpointRecord:
+    """A resolved agent: the signed record and what it says."""
+
+    record: SignedRecord
+    payload: EndpointPayload
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs at which the agent says it can be reached."""
+        return tuple(self.payload.endpoints or ())
+
+
+class Host:
+    """A running host; made by `open_host` only."""
+
+    def __init__(
+        self, *, agents: AgentTable, dht: Dht, dialler: Dialler, admission: Admission, publisher: Publisher
+    ) -> None:
+        self._agents = agents
+        self._dialler = dialler
+        self._admission = admission
+        self._publisher = publisher
+        self.dht = dht
+        """The DHT node."""
+
+    @property
+    def address(self) -> Address:
+        """The AID of the default agent, which is also the node's."""
+        return self._agents.default.address
+
+    @property
+    def agents(self) -> frozenset[Address]:
+        """The AIDs of all agents of this host."""
+        return self._agents.addresses
+
+    @property
+    def dht_address(self) -> SocketAddress:
+        """The local address of the DHT's socket."""
+        return self.dht.local_address
+
+    @property
+    def quic_address(self) -> SocketAddress:
+        """The local address of QUIC's socket; the same one in the shared layout (spec 04 §2.1)."""
+        return self._publisher.quic_address
+
+    @property
+    def sense(self) -> NatSense:
+        """What peers say our public address is."""
+        return self._publisher.sense
+
+    def register_agent(self, identity: Identity) -> None:
+        """Add an agent; call `publish` afterwards to make it resolvable.
+
+        Raises ConfigurationError if it is registered already, or if its key or delegation proof does not fit.
+        """
+        self._agents.register(identity)
+
+    def unregister_agent(self, address: Address) -> None:
+        """Remove an agent and stop keeping its record alive; the default agent and unknown ones stay as they are."""
+        if address != self.address:
+            self._publisher.forget(address)
+            self._agents.unregister(address)
+
+    def build_endpoint_payload(self) -> EndpointPayload:
+        """What this host would publish now; raises NoRoute if it knows no address of its own."""
+        return self._publisher.build_payload()
+
+    async def publish(self) -> tuple[Publication, ...]:
+        """Publish the endpoint records of all agents and keep them fresh while the host lives.
+
+        Each record is in the DHT when this returns, at as many nodes as took it. Raises NoRoute if no address
+        is known at which others could reach this host.
+        """
+        return await self._publisher.publish_all()
+
+    async def publish_endpoint(
+        self,
+        *,
+        agent: Address | None = None,
+        payload: EndpointPayload | None = None,
+        sequence: int | None = None,
+        ttl: int | None = None,
+    ) -> Publication:
+        """Publish one agent's endpoint record once, with what is given in place of what we would choose.
+
+        `ttl` is in seconds. Raises StaleRecord if `sequence` is not above the one published before.
+        """
+        return await self._publisher.publish(agent, payload=payload, sequence=sequence, ttl=ttl)
+
+    async def publish_record(self, record: SignedRecord) -> Publication:
+        """Publish a signed record of a sovereign type, 0x01 to 0x0F; raises ConfigurationError for others."""
+        if not 1 <= record.record_type <= 0x0F:
+            raise ConfigurationError(f"record type {record.record_type:#x} is not sovereign; use 0x01 to 0x0F")
+        return await self.dht.publish(record)
+
+    async def resolve(self, peer: Address) -> EndpointRecord:
+        """Look up the endpoint record of an agent.
+
+        Raises RecordNotFound if nobody holds one, RecordInvalid if what they hold cannot be used.
+        """
+        try:
+            record = await self.dht.resolve(peer)
+        except RecordNotFound as error:
+            raise RecordNotFound(f"{peer} has published nothing that could be found: {error}") from error
+        try:
+            return EndpointRecord(record, EndpointPayload.decode(record.payload))
+        except WireDecodeError as error:
+            raise RecordInvalid(f"the endpoint record of {peer} is malformed: {error}") from error
+
+    async def find_records(self, peer: Address, record_type: int = 0) -> list[SignedRecord]:
+        """All records published under an agent's AID, of one type or (0) of all."""
+        return await self.dht.find_records(peer.node_id, record_type)
+
+    async def open_connection(
+        self,
+        peer: Address,
+        *,
+        at: SocketAddress | None = None,
+        record: EndpointRecord | None = None,
+        local: Address | None = None,
+    ) -> AgentConnection:
+        """Connect to an agent and hand the connection over to the caller, who must close it.
+
+        Resolves the AID unless given a `record`, or one address with `at`. `local` picks the agent we dial as.
+        Raises ResolveError, or ConnectError naming every attempt with its reason; IdentityMismatch if somebody
+        else answers.
+        """
+        self._agents.get(local)
+        if at is not None:
+            return await self._dialler.dial(peer, at, local=local)
+        found = record or await self.resolve(peer)
+        try:
+            return await self._dialler.dial_record(peer, found.payload, local=local)
+        except A2alError:
+            if record is None:
+                # The record has led nowhere: the next resolve asks the network (spec 04 §17 D16).
+                self.dht.invalidate(peer.node_id, found.record.record_type)
+            raise
+
+    @asynccontextmanager
+    async def connect(
+        self,
+        peer: Address,
+        *,
+        at: SocketAddress | None = None,
+        record: EndpointRecord | None = None,
+        local: Address | None = None,
+    ) -> AsyncIterator[AgentConnection]:
+        """Connect to an agent for the length of a block, then close with code 0; see `open_connection`."""
+        async with await self.open_connection(peer, at=at, record=record, local=local) as connection:
+            yield connection
+
+    async def accept(self) -> AgentConnection:
+        """Wait for the next incoming connection, its peer proven and its agent known; the caller must close it."""
+        return await self._admission.accept()
+
+    async def serve(
+        self,
+        handler: Callable[[AgentConnection], Awaitable[object]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run `handler` in a task for every incoming connection until cancelled; returning closes the connection.
+
+        A handler whose own connection or stream the peer ends is over quietly; any other error propagates.
+        """
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                nursery.start_soon(_handle, handler, await self.accept())
+
+
+async def _handle(handler: Callable[[AgentConnection], Awaitable[object]], connection: AgentConnection) -> None:
+    async with connection:
+        try:
+            await handler(connection)
+        except (ConnectionLost, StreamReset, StreamStopped) as error:
+            logger.debug("%r ended: %s", connection, error)
+
+
+@asynccontextmanager
+async def open_host(
+    identity: Identity, config: HostConfig | None = None, *, bootstrap: Sequence[str] | None = None
+) -> AsyncIterator[Host]:
+    """Run a host for the length of a block, on UDP sockets of its own.
+
+    `identity` is the node and the default agent; `bootstrap` is short for the setting of that name. Leaving the
+    block says goodbye to all peers and ends everything. Raises ConfigurationError with the fix for a setting that
+    cannot be, such as a port in use.
+    """
+    settings = config or HostConfig()
+    if bootstrap is not None:
+        settings = attrs.evolve(settings, bootstrap=tuple(bootstrap))
+    bind = parse_endpoint(settings.listen, setting="listen")
+    quic_bind = parse_endpoint(settings.quic_listen, setting="quic_listen")
+    async with open_mux(bind, quic_bind=quic_bind) as mux, open_host_over(mux, identity, settings) as host:
+        yield host
+
+
+@asynccontextmanager
+async def open_host_over(
+    mux: Mux,
+    identity: Identity,
+    config: HostConfig,
+    *,
+    unix_time: Callable[[], float] = time.time,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> AsyncIterator[Host]:
+    """Run a host over a mux that the caller owns, such as one on a simulated socket; see `open_host`.
+
+    `unix_time` is wall time in seconds, which records and certificates carry.
+    """
+    if identity.is_delegated:
+        raise ConfigurationError(
+            f"{identity.address} is a delegated agent; open the host with a node identity of its own "
+            "(Identity.generate) and register the agent on it"
+        )
+    agents = AgentTable(identity, unix_time=unix_time, tolerance=config.clock_tolerance)
+    tls = AgentTls(agents, unix_time=unix_time, tolerance=config.clock_tolerance)
+    sense = NatSense(config.min_observed_peers)
+    seeds = await _seed_addresses(config.bootstrap)
+    publisher: Publisher | None = None
+
+    def observe(reporter: NodeId, address: SocketAddress) -> None:
+        sense.observe(reporter, address, trio.current_time())
+        if publisher is not None:
+            publisher.reconsider()
+
+    def observed(observation: Observation) -> None:
+        observe(observation.reporter, observation.address)
+
+    async with (
+        open_quic(mux.quic, config.quic, server=tls.accepting()) as quic,
+        open_dht(
+            mux.dht,
+            identity,
+            config.dht,
+            bootstrap=seeds,
+            data_dir=config.data_dir,
+            on_observed=observed,
+            unix_time=unix_time,
+            entropy=entropy,
+        ) as dht,
+        open_service_nursery("host") as nursery,
+    ):
+        shelf = Shelf(dht, unix_time, config.clock_tolerance)
+
+        def take_reply(peer: Address, reply: ControlReply) -> None:
+            if reply.observed is not None:
+                observe(peer.node_id, reply.observed)
+            shelf.take_reply(peer, reply)
+
+        dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply)
+        admission = Admission(agents, tls, shelf, config.max_connections)
+        publisher = Publisher(config, agents, dht, sense, quic.local_address, unix_time)
+        nursery.start_soon(admission.run, quic)
+        nursery.start_soon(publisher.keep_fresh)
+        yield Host(agents=agents, dht=dht, dialler=dialler, admission=admission, publisher=publisher)
+
+
+async def _seed_addresses(seeds: Sequence[str]) -> list[SocketAddress]:
+    """Resolve bootstrap names; a name that does not resolve now is left out and said in the log."""
+    found: list[SocketAddress] = []
+    for seed in seeds:
+        host, _, port = seed.rpartition(":")
+        try:
+            answers = await trio.socket.getaddrinfo(host.strip("[]"), int(port), type=trio.socket.SOCK_DGRAM)
+        except OSError as error:
+            logger.warning("bootstrap node %s does not resolve: %s", seed, error)
+            continue
+        found += [SocketAddress.of(str(sockaddr[0]), int(port)) for *_, sockaddr in answers]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,179 @@
+"""What a host advertises, and keeping it advertised (spec 04 §8)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import attrs
+import trio
+
+from a2al_trio.dht import Dht, Publication, StaleRecord
+from a2al_trio.errors import NoRoute
+from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.config import HostConfig
+from a2al_trio.identity import Address
+from a2al_trio.nat.sense import NatSense
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.interfaces import local_addresses
+from a2al_trio.wire import EndpointPayload, RecordType, is_public, sign_record
+
+__all__ = ["Publisher"]
+
+logger = logging.getLogger(__name__)
+
+CLOCK_MARGIN = 3
+"""Seconds a timestamp is set back: a receiver with a slower clock refuses records from the future (spec 02 §15.1)."""
+SETTLE = 2.0
+"""Seconds a change of our address must rest before we publish it."""
+
+
+@attrs.define
+class Publisher:
+    """Builds endpoint records of the host's agents, publishes them and keeps them fresh.
+
+    All agents of a host publish the same endpoints: newer nodes recognise a host by that (spec 08 §5.4).
+    """
+
+    config: HostConfig
+    agents: AgentTable
+    dht: Dht
+    sense: NatSense
+    quic_address: SocketAddress
+    unix_time: Callable[[], float]
+    _sequences: dict[Address, int] = attrs.field(factory=dict)
+    _kept: set[Address] = attrs.field(factory=set)
+    _published: EndpointPayload | None = None
+    _changed: trio.Event = attrs.field(factory=trio.Event)
+    _due_at: float = attrs.field(factory=trio.current_time)
+
+    def build_payload(self) -> EndpointPayload:
+        """Collect where we can be reached, best first; raises NoRoute if nothing is known (spec 04 §8.1)."""
+        port = self.quic_address.port
+        urls = dict.fromkeys(_url(host, port) for host, port in self._candidates(port))
+        if not urls:
+            raise NoRoute(
+                "this host knows no address at which others could reach it: join through a public node, "
+                "or set fallback_host to an address that leads here"
+            )
+        signals = self.config.signal_urls
+        nat_type = self.sense.nat_type(trio.current_time())
+        return EndpointPayload(
+            endpoints=tuple(urls), nat_type=int(nat_type), signal=signals[0] if signals else "", signals=signals
+        )
+
+    def _candidates(self, port: int) -> Iterable[tuple[str, int]]:
+        now = trio.current_time()
+        for ipv6 in (False, True):
+            trusted = self.sense.trusted(now, ipv6=ipv6)
+            if trusted is not None:
+                yield trusted.host, trusted.port if self._shared else port
+        bound = self.quic_address.host
+        if is_public(bound):
+            yield bound, port
+        elif bound in ("0.0.0.0", "::"):
+            for interface in local_addresses():
+                if is_public(interface.host) and (bound == "::" or ":" not in interface.host):
+                    yield interface.host, port
+        if self.config.fallback_host.strip():
+            yield self.config.fallback_host.strip(), port
+
+    @property
+    def _shared(self) -> bool:
+        return self.quic_address.port == self.dht.local_address.port
+
+    async def publish(
+        self,
+        agent: Address | None = None,
+        *,
+        payload: EndpointPayload | None = None,
+        sequence: int | None = None,
+        ttl: int | None = None,
+    ) -> Publication:
+        """Publish one agent's endpoint record once; see `Host.publish_endpoint`."""
+        identity = self.agents.get(agent)
+        built = payload or self.build_payload()
+        seconds = self.config.endpoint_ttl if ttl is None else ttl
+        number = self._next_sequence(identity.address) if sequence is None else sequence
+        while True:
+            record = sign_record(
+                identity,
+                RecordType.ENDPOINT,
+                built.encode(),
+                sequence=number,
+                timestamp=int(self.unix_time()) - CLOCK_MARGIN,
+                ttl=seconds,
+            )
+            try:
+                publication = await self.dht.publish(record)
+            except StaleRecord:
+                if sequence is not None:
+                    raise
+                # An earlier life of this agent published with a higher number, or its clock ran ahead.
+                held = self.dht.local_records(identity.address.node_id, RecordType.ENDPOINT)
+                number = 1 + max(record.sequence for record in held)
+                continue
+            self._sequences[identity.address] = number
+            return publication
+
+    def _next_sequence(self, agent: Address) -> int:
+        """Wall-clock seconds, but never back: monotonic over restarts and clock steps (spec 04 §17 D19)."""
+        return max(int(self.unix_time()), self._sequences.get(agent, 0) + 1)
+
+    async def publish_all(self) -> tuple[Publication, ...]:
+        """Publish every agent's endpoints, the default one's first, and keep them fresh from now on."""
+        payload = self.build_payload()
+        agents = sorted(self.agents.addresses, key=lambda agent: agent != self.agents.default.address)
+        publications = []
+        for agent in agents:
+            publications.append(await self.publish(agent, payload=payload))
+            self._kept.add(agent)
+        self._published = payload
+        self._set_due()
+        self.reconsider()
+        return tuple(publications)
+
+    def forget(self, agent: Address) -> None:
+        """Stop keeping an agent's record fresh."""
+        self._kept.discard(agent)
+        self.dht.withdraw(agent)
+
+    def reconsider(self) -> None:
+        """Something that endpoints are built from has changed: publish again if they have."""
+        self._changed.set()
+
+    async def keep_fresh(self) -> None:
+        """Republish at half the lifetime of the records, and soon after our endpoints change."""
+        while True:
+            with trio.move_on_at(self._due_at):
+                await self._changed.wait()
+                await trio.sleep(SETTLE)
+            self._changed = trio.Event()
+            if self._kept and (trio.current_time() >= self._due_at or self._endpoints_changed()):
+                await self._republish()
+            elif trio.current_time() >= self._due_at:
+                self._set_due()
+
+    def _set_due(self) -> None:
+        self._due_at = trio.current_time() + self.config.endpoint_ttl / 2
+
+    def _endpoints_changed(self) -> bool:
+        try:
+            return self.build_payload() != self._published
+        except NoRoute:
+            return False
+
+    async def _republish(self) -> None:
+        self._set_due()
+        try:
+            payload = self.build_payload()
+        except NoRoute:
+            logger.warning("no address is known to publish any more; the published records run out")
+            return
+        for agent in self._kept & self.agents.addresses:
+            await self.publish(agent, payload=payload)
+        self._published = payload
+
+
+def _url(host: str, port: int) -> str:
+    return f"quic://[{host}]:{port}" if ":" in host else f"quic://{host}:{port}"

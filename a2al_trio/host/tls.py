@@ -1,0 +1,53 @@
+"""Mutual TLS between agents: certificates are judged by the AID they prove, nothing else (spec 04 §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from a2al_trio.errors import IdentityMismatch
+from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.config import ALPN
+from a2al_trio.identity import Address, InvalidCertificate, peer_address, verify_peer
+from a2al_trio.quic import ClientAuthentication, ClientTls, PeerRejected, ServerTls
+
+__all__ = ["AgentTls"]
+
+
+class AgentTls:
+    """Makes the TLS settings for dialling and accepting as one of the host's agents."""
+
+    def __init__(self, agents: AgentTable, *, unix_time: Callable[[], float], tolerance: int) -> None:
+        self._agents = agents
+        self._unix_time = unix_time
+        self._tolerance = tolerance
+
+    def dialling(self, peer: Address, local: Address | None) -> ClientTls:
+        """Settings for a dial: the peer must prove to be `peer` (spec 04 §4.6, §17 D2–D3)."""
+
+        def verify(chain: Sequence[bytes], _server_name: str | None) -> None:
+            try:
+                verify_peer(chain, peer, now=self._unix_time(), tolerance=self._tolerance)
+            except (InvalidCertificate, IdentityMismatch) as error:
+                raise PeerRejected(str(error)) from error
+
+        return ClientTls(alpn=(ALPN,), credentials=self._agents.credentials(local), verify_peer=verify)
+
+    def accepting(self) -> ServerTls:
+        """Settings for the listener: every caller must prove its AID before anything else (§17 D1, D3)."""
+
+        def verify(chain: Sequence[bytes], _server_name: str | None) -> None:
+            try:
+                self.address_of(chain)
+            except InvalidCertificate as error:
+                raise PeerRejected(str(error)) from error
+
+        return ServerTls(
+            alpn=(ALPN,),
+            select_credentials=self._agents.select_credentials,
+            client_authentication=ClientAuthentication.REQUIRED,
+            verify_peer=verify,
+        )
+
+    def address_of(self, chain: Sequence[bytes]) -> Address:
+        """The AID a certificate chain proves; raises InvalidCertificate."""
+        return peer_address(chain, now=self._unix_time(), tolerance=self._tolerance)
