@@ -116,8 +116,13 @@ class ReferenceNode:
 
     async def remove_agent(self, aid: str) -> None:
         """Forget an agent; its operational key and proof stay good for whoever has them."""
-        response = await self._client.delete(f"/agents/{aid}")
+        response = await self._client.request("DELETE", f"/agents/{aid}", json={})
         assert response.is_success, response.text
+
+    async def stored_records(self) -> list[tuple[str, int]]:
+        """What its DHT store holds: the hex form of each record's AID, and its type."""
+        response = await self._client.get("/debug/store")
+        return [(entry["address_hex"], entry["rec_type"]) for entry in response.json()]
 
     async def publish(self, aid: str) -> int:
         """Publish the endpoint record of an agent; returns its seq."""
