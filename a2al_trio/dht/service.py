@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -160,6 +160,19 @@ class Dht:
     async def nat_probe(self, helper: SocketAddress, claimed: SocketAddress) -> bool:
         """Whether an echo the helper sends to our claimed address reaches us (spec 03 §8.6); at most 5 s."""
         return await self._result(self._commands.nat_probe(helper, claimed, trio.current_time()))
+
+    @contextlib.contextmanager
+    def expect_echo(self, token: bytes) -> Iterator[trio.Event]:
+        """The event is set when a NAT_PROBE_ECHO with this token reaches our socket within the block.
+
+        For probes whose request is sent from elsewhere, so that no NAT mapping to the helper exists.
+        """
+        arrived = trio.Event()
+        self._core.handlers.probes.add(token, lambda _now: arrived.set())
+        try:
+            yield arrived
+        finally:
+            self._core.handlers.probes.remove(token)
 
     def set_passive(self, passive: bool) -> None:
         """Passive routing: no refills, no searches for replication (spec 03 §3.6)."""

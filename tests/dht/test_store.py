@@ -210,7 +210,7 @@ KEYS = [person.node_id for person in PEOPLE] + [TOPIC]
 SOURCES = [b"a", b"b", b"c"]
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Row:
     """A record as the model holds it."""
 
