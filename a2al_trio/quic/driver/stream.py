@@ -6,6 +6,7 @@ a slow reader slows the sender down and nothing piles up here. One task may send
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -87,11 +88,12 @@ class _StreamBase:
         self._closed = True
         self._wake_all()
         try:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
             self._leave(finish=False)
             raise
         self._leave(finish=True)
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,13 +115,11 @@ class _StreamBase:
             core = connection._core
             if not self._finished:
                 self._finished = True
-                try:
-                    if finish:
+                if finish:
+                    with suppress(StreamStopped):  # a peer that has stopped reading has no use for the end
                         core.write(self.stream_id, b"", True)
-                    else:
-                        core.reset(self.stream_id, 0)
-                except StreamStopped:
-                    pass  # the peer has no use for the end either
+                else:
+                    core.reset(self.stream_id, 0)
             if not self._receive_ended:
                 core.stop(self.stream_id, 0)
             core.forget(self.stream_id)
@@ -171,14 +171,20 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
                 self._require_sending()
 
     async def send_eof(self) -> None:
-        """Finish sending: the peer reads what was sent and then the end. Receiving goes on; calling twice is fine."""
+        """Finish sending: the peer reads what was sent and then the end. Receiving goes on.
+
+        Calling twice is fine, and so is a peer that has stopped reading: it needs no end. Raises `ConnectionLost`,
+        `trio.ClosedResourceError` and `trio.BusyResourceError` as `send_all` does.
+        """
         with _Busy(self, "_sending"):
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._require_open()
             if not self._finished:
                 self._finished = True
-                self._connection._core.write(self.stream_id, b"", True)
+                with suppress(StreamStopped):
+                    self._connection._core.write(self.stream_id, b"", True)
                 self._connection._flush_soon()
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def reset(self, code: int = 0) -> None:
         """Abandon sending (RFC 9000 §19.4): the peer's reads raise `StreamReset` with this application code."""
