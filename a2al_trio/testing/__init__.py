@@ -11,6 +11,7 @@ from a2al_trio.testing.nat import Dependence, Nat
 from a2al_trio.testing.net import SimHost, SimNat, SimNet, open_simnet
 from a2al_trio.testing.pcap import PcapWriter
 from a2al_trio.testing.socket import SimSocket
+from a2al_trio.testing.stream import SimListener, SimStream
 
 __all__ = [
     "Dependence",
@@ -20,9 +21,11 @@ __all__ = [
     "Packet",
     "PcapWriter",
     "SimHost",
+    "SimListener",
     "SimNat",
     "SimNet",
     "SimSocket",
+    "SimStream",
     "cancelled_after",
     "no_leaks",
     "open_simnet",

@@ -119,26 +119,30 @@ class Segment:
     def __init__(self, fabric: Fabric, free_hosts: Iterator[str], gateway: NatNode | None = None) -> None:
         self._fabric = fabric
         self._free_hosts = free_hosts
-        self._gateway = gateway
+        self.gateway = gateway
         self._members: dict[str, Node] = {}
 
     def free_host(self) -> str:
         """An IPv4 address nobody here has."""
         return next(host for host in self._free_hosts if host not in self._members)
 
+    def member(self, host: str) -> Node | None:
+        """Who has an address."""
+        return self._members.get(host)
+
     def add(self, node: Node, host: str) -> None:
         """Route an address to a node; IPv6 addresses are made known on the outside of NATs too."""
         if host in self._members:
             raise ValueError(f"{host} is taken by {self._members[host].name}: choose another address")
         self._members[host] = node
-        if self._gateway is not None and ":" in host:
-            self._gateway.segment.add(self._gateway, host)
+        if self.gateway is not None and ":" in host:
+            self.gateway.segment.add(self.gateway, host)
 
     def remove(self, host: str) -> None:
         """Forget an address."""
         del self._members[host]
-        if self._gateway is not None and ":" in host:
-            self._gateway.segment.remove(host)
+        if self.gateway is not None and ":" in host:
+            self.gateway.segment.remove(host)
 
     def route(self, packet: Packet, now: float) -> None:
         """Send a packet down to the node that has the address, or out."""
@@ -146,8 +150,8 @@ class Segment:
         if node is not None:
             for at, copy in node.down.carry(packet, now):
                 self._fabric.schedule(at, node.arrive, copy)
-        elif self._gateway is not None:
-            self._gateway.leave(packet, now)
+        elif self.gateway is not None:
+            self.gateway.leave(packet, now)
         else:
             self._fabric.unroutable += 1
 

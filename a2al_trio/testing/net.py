@@ -26,6 +26,7 @@ from a2al_trio.testing.link import Link, Packet
 from a2al_trio.testing.nat import Nat
 from a2al_trio.testing.pcap import PcapWriter
 from a2al_trio.testing.socket import SimSocket
+from a2al_trio.testing.stream import SimListener, SimStream, connect
 
 __all__ = ["SimHost", "SimNat", "SimNet", "open_simnet"]
 
@@ -40,6 +41,7 @@ class SimHost:
         self._net = net
         self._node = node
         self._sockets: dict[SocketAddress, SimSocket] = {}
+        self._listeners: dict[int, SimListener] = {}
         self._next_port = FIRST_EPHEMERAL_PORT
         self.undelivered = 0
         node.deliver = self._deliver
@@ -86,6 +88,26 @@ class SimHost:
         sock = SimSocket(self._node, local, send_buffer=send_buffer, unbind=self._unbind)
         self._sockets[local] = sock
         return sock
+
+    def listen(self, port: int = 0) -> SimListener:
+        """Listen for TCP connections on all addresses; serve them with `trio.serve_listeners`.
+
+        Raises OSError if the port is taken.
+        """
+        port = port or self._free_port()
+        if port in self._listeners:
+            raise OSError(f"TCP port {port} is in use on {self.name}")
+        local = SocketAddress(self.addresses[0], port)
+        listener = self._listeners[port] = SimListener(local, lambda: self._listeners.pop(port, None))
+        return listener
+
+    async def connect(self, destination: SocketAddress) -> SimStream:
+        """Open a TCP connection; raises OSError (refused, timed out) as a real connect does."""
+
+        def listener(target: HostNode) -> SimListener | None:
+            return self._net.hosts[target.name]._listeners.get(destination.port)
+
+        return await connect(self._node, destination, self._free_port(), listener)
 
     def _free_port(self) -> int:
         taken = {address.port for address in self._sockets}
