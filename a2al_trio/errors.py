@@ -107,6 +107,7 @@ class CloseCause(enum.Enum):
     PEER_TRANSPORT = "closed by the peer's transport"
     LOCAL_TRANSPORT = "closed here because the peer broke the protocol"
     IDLE = "idle timeout"
+    PATH = "the path to the peer was lost"
     RESET = "stateless reset by the peer"
 
 

@@ -192,7 +192,7 @@ class QuicConnection(trio.abc.AsyncResource):
         return stream
 
     async def _open_stream(self, wait: Wait) -> int:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             self._require_open()
             stream_id = self._core.open_stream(unidirectional=wait is Wait.UNIDIRECTIONAL_CREDIT)
@@ -219,7 +219,7 @@ class QuicConnection(trio.abc.AsyncResource):
         return stream
 
     async def _accept_stream(self, opened: deque[int], wait: Wait) -> int:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             self._require_not_closed_here()
             if opened:
@@ -264,7 +264,7 @@ class QuicConnection(trio.abc.AsyncResource):
 
     async def receive_datagram(self) -> bytes:
         """Wait for a datagram of the peer. Raises as `open_stream` does."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             self._require_open()
             data = self._core.receive_datagram()
@@ -283,6 +283,16 @@ class QuicConnection(trio.abc.AsyncResource):
         if self.close_reason is None:
             self._core.close(code, reason, trio.current_time())
             self._ended(CloseReason(CloseCause.LOCAL, code, reason))
+            self._endpoint._flush()
+
+    def lose(self, reason: str) -> None:
+        """End because what carries the packets is gone: tasks get `ConnectionLost` with the cause `CloseCause.PATH`.
+
+        For those who know more than QUIC, which would wait for its idle timeout. Does nothing after the end.
+        """
+        if self.close_reason is None:
+            self._core.close(0, reason, trio.current_time())
+            self._ended(CloseReason(CloseCause.PATH, 0, reason))
             self._endpoint._flush()
 
     async def aclose(self) -> None:
