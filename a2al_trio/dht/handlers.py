@@ -113,6 +113,7 @@ class Handlers:
         self._all_echoes = TokenBuckets(ECHOES_PER_SECOND, 2 * ECHOES_PER_SECOND)
         self._cursors: OrderedDict[tuple[bytes, int], int] = OrderedDict()
         self.probes = ProbeWaiters()
+        self.answered = 0
 
     def handle(
         self, message: Message, source: SocketAddress, size: int, now: float, *, routed: bool = False
@@ -142,6 +143,7 @@ class Handlers:
         self, message: Message, source: SocketAddress, kind: MessageType, body: bytes, *, routed: bool
     ) -> None:
         reply = seal_message(kind, body, message.transaction_id, self._env.identity)
+        self.answered += 1
         key = int.from_bytes(message.sender.node_id, "big") if routed else None
         self._outbox.send(source, reply, key)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from a2al_trio.dht.contact import Contact
-from a2al_trio.dht.distance import ID_BITS, as_int, random_id_in_bucket, to_node_id
+from a2al_trio.dht.distance import ID_BITS, as_int, bucket_index, random_id_in_bucket, to_node_id
 from a2al_trio.dht.environment import Environment
 from a2al_trio.dht.operation import Operation
 from a2al_trio.dht.query import QueryMode, QueryResult
@@ -110,7 +110,8 @@ class Survey:
 
         def done(finished: Operation[QueryResult]) -> None:
             for contact in finished.value().closest:
-                gathered[contact.key] = contact
+                if bucket_index(contact.key, target) < bits + SIDE_SEARCHES:  # not of the crowd itself
+                    gathered[contact.key] = contact
             pending[0] -= 1
             if not pending[0]:
                 found(sorted(gathered.values(), key=lambda contact: contact.key ^ target))
