@@ -54,7 +54,7 @@ class AgentConfig:
     patience: float = 8.0
     give_up: float = 30.0
     direct_patience: float = 0.03
-    relay_patience: float = 0.3
+    relay_patience: float = 0.2
 
 
 @attrs.frozen
@@ -108,6 +108,7 @@ class IceAgent:
         self._nomination = Nomination(self._config.direct_patience, self._config.relay_patience)
         self._consent: Consent | None = None
         self._selected: Pair | None = None
+        self._nominations: deque[bytes] = deque(maxlen=32)
         self._transmits: deque[IceTransmit] = deque()
         self._events: deque[IceEvent] = deque()
         self._started_at: float | None = None
@@ -257,7 +258,10 @@ class IceAgent:
         pair = self._checklist.get(base, source)
         if pair is None:
             return
-        if request.get(Attribute.USE_CANDIDATE) is not None and not self.controlling:
+        if request.get(Attribute.USE_CANDIDATE) is None or self.controlling:
+            pair.checked_by_peer = True
+        elif request.transaction_id not in self._nominations:
+            self._nominations.append(request.transaction_id)  # a late repetition must not take us back
             self._nominated_by_peer(pair, now)
         if pair.state is not PairState.SUCCEEDED:
             self._checks.cancel(pair)
@@ -346,8 +350,9 @@ class IceAgent:
         if selected is pair:
             return
         answering = self._consent is not None and now < self._consent.silent_at
-        if selected is not None and answering and self._checklist.best((selected, pair)) is selected:
-            return  # some agents nominate every pair they check: then the best one counts (RFC 8445 §8.1.1)
+        aggressive = not pair.checked_by_peer  # it nominates every pair it checks; then the best one counts
+        if selected is not None and aggressive and answering and self._checklist.best((selected, pair)) is selected:
+            return
         for other in self._checklist:
             other.nominated_by_peer = other is pair
         if pair.state is PairState.SUCCEEDED:
@@ -398,6 +403,7 @@ class IceAgent:
         pair = self._checklist.next_to_check()
         if pair is not None:
             pair.state = PairState.IN_PROGRESS
+            pair.checked_at = pair.checked_at or now
             self._begin(pair, now)
             self._next_check_at = now + self._config.pace
 

@@ -69,11 +69,16 @@ class Nomination:
         return best if best is not None and selected.is_relayed and not best.is_relayed else None
 
     def _ready_at(self, checklist: Checklist, pair: Pair) -> float:
-        better = (
+        better = [
             other
             for other in checklist
             if other.is_pending and checklist.best((other, pair)) is other and other is not pair
-        )
-        if next(better, None) is None:
+        ]
+        if not better:
             return pair.valid_since
-        return pair.valid_since + (self.relay_patience if pair.is_relayed else self.direct_patience)
+        if not pair.is_relayed:
+            return pair.valid_since + self.direct_patience
+        # What is better has been tried for a while already, and a slow network needs more time to answer.
+        patience = min(max(2 * pair.round_trip, 0.1), 1.0) if pair.round_trip else self.relay_patience
+        tried_since = max(min(other.checked_at or pair.valid_since, pair.valid_since) for other in better)
+        return max(pair.valid_since, tried_since + patience)

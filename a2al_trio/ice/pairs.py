@@ -41,15 +41,18 @@ def pair_priority(controlling: int, controlled: int) -> int:
 class Pair:
     """One pair and what is known of it.
 
-    `mapped` is where the peer saw our check come from, `nominated_by_peer` that the controlling peer asked for
-    this pair, perhaps before our own check succeeded; `round_trip` is of the last answered check, in seconds.
+    `mapped` is where the peer saw our check come from. `checked_by_peer` says that an ordinary check of the peer came,
+    `nominated_by_peer` that the controlling peer asked for this pair, perhaps before our own check succeeded.
+    `checked_at` is when its first check was sent; `round_trip` is of the last answered check, in seconds.
     """
 
     local: Candidate
     remote: Candidate
     state: PairState = PairState.FROZEN
     mapped: SocketAddress | None = None
+    checked_by_peer: bool = False
     nominated_by_peer: bool = False
+    checked_at: float = 0.0
     valid_since: float = 0.0
     round_trip: float = 0.0
 
