@@ -11,9 +11,11 @@ import enum
 import attrs
 
 from a2al_trio.errors import ConfigurationError
+from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic.congestion import CongestionFactory
 from a2al_trio.quic.congestion_cubic import Cubic
 from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2
+from a2al_trio.quic.qlog import ObserverFactory
 from a2al_trio.quic.tls.config import ClientTls, Credentials, PeerRejected, ServerTls
 
 __all__ = ["ClientTls", "Credentials", "PeerRejected", "QuicConfig", "RetryPolicy", "ServerTls"]
@@ -120,6 +122,12 @@ class QuicConfig:
 
     max_connections: int = 10_000
     """Connections of the endpoint from which on incoming ones are refused."""
+
+    preferred_addresses: tuple[SocketAddress, ...] = ()
+    """Server: where clients should move after the handshake, at most one IPv4 and one IPv6 address (RFC 9000 §9.6)."""
+
+    observe: ObserverFactory | None = None
+    """Makes a watcher for each connection, such as `QlogWriter`; None watches nothing and costs nothing."""
 
     def __attrs_post_init__(self) -> None:
         if not self.versions or any(version not in (VERSION_1, VERSION_2) for version in self.versions):

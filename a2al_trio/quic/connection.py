@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from a2al_trio.errors import CloseCause, ConnectionLost, LocalProtocolError
 from a2al_trio.quic.cids import LocalConnectionIds, PeerConnectionIds
+from a2al_trio.quic.config import RetryPolicy
 from a2al_trio.quic.datagrams import DatagramQueues
 from a2al_trio.quic.ending import Ending
 from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError
@@ -43,6 +44,7 @@ from a2al_trio.quic.streams import StreamLimits, StreamObserver, StreamTable
 from a2al_trio.quic.timers import Timers
 from a2al_trio.quic.tls import Level, TlsAlert
 from a2al_trio.quic.transmit import Transmitter
+from a2al_trio.quic.transport_params import PreferredAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from a2al_trio.quic.frames import NewConnectionIdFrame
     from a2al_trio.quic.packet_builder import PacketBuffer
     from a2al_trio.quic.tls import ClientTls, ServerTls, SessionTicket
-    from a2al_trio.quic.transport_params import PreferredAddress
 
 __all__ = ["QuicConnectionCore", "Router"]
 
@@ -77,6 +78,9 @@ class Router(Protocol):
 
     def watch_reset_tokens(self, connection: QuicConnectionCore, tokens: set[bytes]) -> None:
         """The peer's stateless resets for the connection end with one of these."""
+
+    def make_token(self, connection: QuicConnectionCore, now: float) -> bytes:
+        """Return an address validation token for the peer's next connection (RFC 9000 §8.1.3)."""
 
     def on_ready(self, connection: QuicConnectionCore) -> None:
         """The handshake of the connection is complete."""
@@ -110,6 +114,7 @@ class QuicConnectionCore:
     ) -> None:
         self.config = config
         self.is_client = is_client
+        self.observer = config.observe(original_cid, is_client, address) if config.observe is not None else None
         self.buffer = buffer
         self.entropy = entropy
         self.version = version
@@ -119,7 +124,6 @@ class QuicConnectionCore:
         self.ready = False
         self.handshake_confirmed = False
         self.source_cid, self.first_reset_token = router.make_cid(self)
-        self.preferred_address: PreferredAddress | None = None
         self.last_destination_cid = self.source_cid
         self.initial_token = b""
         self.one_rtt: OneRttKeys | None = None
@@ -156,11 +160,12 @@ class QuicConnectionCore:
         self.local_cids = LocalConnectionIds(
             self.source_cid, make=lambda: router.make_cid(self), release=router.release_cid
         )
+        self.preferred_address = self._make_preferred_address()
         self.peer_cids = PeerConnectionIds(peer_cid, limit=config.active_connection_id_limit)
         self.paths = PathSet(config, entropy, address, local_host)
         self.paths.current.peer_cid = peer_cid
         self.paths.current.validated = is_client
-        self.recovery = LossRecovery(self.spaces, is_client=is_client)
+        self.recovery = LossRecovery(self.spaces, is_client=is_client, observer=self.observer)
         self.timers = Timers(self, now)
         self.ending = Ending(self)
         self.handshake = Handshake(self)
@@ -387,6 +392,19 @@ class QuicConnectionCore:
             ecn_capable=path.ecn.is_capable,
         )
 
+    def _make_preferred_address(self) -> PreferredAddress | None:
+        addresses = self.config.preferred_addresses
+        if self.is_client or not addresses:
+            return None
+        cid, reset_token = self._router.make_cid(self)
+        self.local_cids.adopt(cid, reset_token)
+        return PreferredAddress(
+            ipv4=next((address for address in addresses if not address.is_ipv6), None),
+            ipv6=next((address for address in addresses if address.is_ipv6), None),
+            connection_id=cid,
+            stateless_reset_token=reset_token,
+        )
+
     # Called by the endpoint
 
     def start(self, tls: ClientTls, *, server_name: str | None, ticket: SessionTicket | None, now: float) -> None:
@@ -486,16 +504,20 @@ class QuicConnectionCore:
         else:
             self._held_events.append(event)
 
-    def on_ready(self, event: ConnectionReady) -> None:
+    def on_ready(self, event: ConnectionReady, now: float) -> None:
         """The handshake is complete."""
         self._router.emit(event)
         for held in self._held_events:
             self._router.emit(held)
         self._held_events.clear()
+        if not self.is_client and self.config.retry is not RetryPolicy.NEVER:
+            self.tokens_pending.append(self._router.make_token(self, now))
         self._router.on_ready(self)
 
-    def on_ended(self, event: ConnectionEnded) -> None:
+    def on_ended(self, event: ConnectionEnded, now: float) -> None:
         """The connection is over."""
+        if self.observer is not None:
+            self.observer.ended(now, event.by, event.code, event.reason)
         if self.ready or self.is_client:
             self._router.emit(event)
         self._router.touch(self)

@@ -89,7 +89,7 @@ class Ending:
         connection = self._connection
         self.reason = (by, code, text)
         connection.timers.start_end(now)
-        connection.on_ended(ConnectionEnded(connection, by, code, text))
+        connection.on_ended(ConnectionEnded(connection, by, code, text), now)
 
     @property
     def wire_code(self) -> tuple[int, str]:

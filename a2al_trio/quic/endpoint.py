@@ -232,6 +232,9 @@ class QuicEndpointCore:
                     self._refuse(header, batch, TransportErrorCode.INVALID_TOKEN)
                     return
                 retry = token
+            elif token is None and TokenKeys.looks_like_retry(header.token):
+                self._refuse(header, batch, TransportErrorCode.INVALID_TOKEN)
+                return
             validated = token is not None
         unfinished = len(self._incoming_handshakes)
         if not validated and self._wants_retry(unfinished):
@@ -321,7 +324,7 @@ class QuicEndpointCore:
         self._answer(packet, batch)
 
     def _send_stateless_reset(self, datagram: memoryview | bytes, batch: Received, now: float) -> None:
-        """Tell the sender that its connection is unknown here (RFC 9000 §10.3), smaller than what came and not too often."""
+        """Say that the connection is unknown here (RFC 9000 §10.3): smaller than what came, and not too often."""
         if now >= self._resets_until:
             self._resets_until, self._resets_left = now + 1.0, RESETS_PER_SECOND
         size = min(len(datagram) - 1, 41)
@@ -344,7 +347,7 @@ class QuicEndpointCore:
         return bool(self._touched or self._stateless)
 
     def datagrams_to_send(self, now: float) -> Generator[Transmit, None, None]:
-        """Yield what to send now. A buffer is valid until the next is asked for; leaving off is allowed at any yield."""
+        """Yield what to send now; a buffer is valid until the next one is asked for. May be closed at any yield."""
         while self._stateless:
             yield self._stateless.popleft()
         while self._touched:
@@ -438,6 +441,10 @@ class QuicEndpointCore:
         for token in tokens:
             self._reset_tokens[token] = connection
         self._reset_tokens_of[connection] = tokens
+
+    def make_token(self, connection: QuicConnectionCore, now: float) -> bytes:
+        """See Router."""
+        return self._token_keys.seal_new_token(connection.peer_address, connection.version, now)
 
     def on_ready(self, connection: QuicConnectionCore) -> None:
         """See Router."""

@@ -60,7 +60,7 @@ class PacketDecodeError(DecodeError):
 class FrameDecodeError(DecodeError):
     """A frame does not decode: FRAME_ENCODING_ERROR, or PROTOCOL_VIOLATION if it is not allowed there."""
 
-    def __init__(self, reason: str, frame_type: int = 0, code: int = TransportErrorCode.FRAME_ENCODING_ERROR):
+    def __init__(self, reason: str, frame_type: int = 0, code: int = TransportErrorCode.FRAME_ENCODING_ERROR) -> None:
         super().__init__(reason)
         self.reason = reason
         self.frame_type = frame_type

@@ -56,6 +56,8 @@ class Establishment:
         handshake = connection.handshake
         if self._heard or handshake.retry_cid is not None or retry.version != connection.version:
             return
+        if retry.source_cid == handshake.original_cid:
+            return
         handshake.retry_cid = retry.source_cid
         connection.initial_token = retry.token
         connection.handshake_peer_cid = retry.source_cid
@@ -70,6 +72,8 @@ class Establishment:
         handshake = connection.handshake
         if self._heard or handshake.negotiated_from is not None or connection.version in packet.versions:
             return
+        if packet.source_cid != handshake.original_cid:
+            return  # not from somebody who saw our packet
         chosen = next((version for version in connection.config.versions if version in packet.versions), None)
         if chosen is None:
             offers = ", ".join(f"{version:#010x}" for version in packet.versions)
@@ -139,7 +143,7 @@ class Establishment:
         connection.ready = True
         connection.timers.on_established(parameters.max_idle_timeout_ms / 1000)
         connection.local_cids.replenish()
-        connection.on_ready(ConnectionReady(connection))
+        connection.on_ready(ConnectionReady(connection), now)
         if not connection.is_client:
             connection.handshake_done_pending = True
             connection.recovery.peer_validated_address = True

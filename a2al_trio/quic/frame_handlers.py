@@ -126,6 +126,12 @@ class FrameHandlers:
         elif context.space_index == 1:
             connection.recovery.peer_validated_address = True
         connection.paths.sync_datagram_size(path)
+        if connection.observer is not None:
+            rtt = path.rtt
+            connection.observer.metrics(
+                context.now, smoothed_rtt=rtt.smoothed, latest_rtt=rtt.latest,
+                window=path.congestion.window, in_flight=path.in_flight,
+            )  # fmt: skip
 
     def _on_crypto(self, frame: CryptoFrame, context: PacketContext) -> None:
         connection = self._connection

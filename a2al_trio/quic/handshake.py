@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["Handshake"]
 
 _SPACE_OF_LEVEL = {Level.INITIAL: 0, Level.HANDSHAKE: 1, Level.ONE_RTT: 2}
+_REMEMBERED = (
+    "initial_max_data",
+    "initial_max_stream_data_bidi_local",
+    "initial_max_stream_data_bidi_remote",
+    "initial_max_stream_data_uni",
+    "initial_max_streams_bidi",
+    "initial_max_streams_uni",
+    "active_connection_id_limit",
+    "max_datagram_frame_size",
+)
 
 
 class Handshake:
@@ -54,6 +64,8 @@ class Handshake:
         """The Source Connection ID of the Retry that was sent or received."""
         self.negotiated_from: tuple[int, ...] | None = None
         """Versions of the Version Negotiation packet that led here (client)."""
+        self._remembered: TransportParameters | None = None
+        """What the ticket's server allowed, while 0-RTT is tried (client)."""
         self.initial_receive: dict[int, PacketKeys] = {}
         """Initial keys by version: a client's first flight may use another one than the rest (RFC 9368 §5)."""
 
@@ -104,7 +116,8 @@ class Handshake:
             ticket=ticket,
         )
         if ticket is not None and ticket.early_data and tls.early_data:
-            self._apply_limits(decode_transport_parameters(ticket.peer_parameters, from_server=True))
+            self._remembered = decode_transport_parameters(ticket.peer_parameters, from_server=True)
+            self._apply_limits(self._remembered)
         client.start(now)
         self._drain(now)
 
@@ -249,8 +262,18 @@ class Handshake:
                 raise QuicTransportError(code, "retry_source_connection_id does not match")
         self._check_versions(parameters.version_information)
         self.peer_parameters = parameters
+        if self._remembered is not None:
+            self._check_remembered(self._remembered, parameters)
         self._apply_limits(parameters)
         connection.establishment.on_peer_parameters(parameters)
+
+    def _check_remembered(self, remembered: TransportParameters, parameters: TransportParameters) -> None:
+        """A server that takes 0-RTT data keeps to the limits of the ticket (RFC 9000 §7.4.1)."""
+        if self.engine is None or not self.engine.early_data_accepted:
+            self._connection.streams.forget_peer_limits()
+            self._connection.flow.send_limit = 0
+        elif any(getattr(parameters, name) < getattr(remembered, name) for name in _REMEMBERED):
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "limits fell below those of the ticket")
 
     def _check_versions(self, information: VersionInformation | None) -> None:
         """Authenticate version negotiation (RFC 9368 §4)."""

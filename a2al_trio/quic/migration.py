@@ -26,7 +26,7 @@ class Migration:
         connection = self._connection
         path = connection.paths.find(address)
         if path is not None:
-            if path.local_host is None:
+            if local_host is not None:
                 path.local_host = local_host
             return path
         # Before confirmation nobody moves; and clients do not follow servers (RFC 9000 §9).
@@ -124,7 +124,7 @@ class Migration:
         return True
 
     def on_local_change(self) -> None:
-        """Our own address changed: use a fresh connection ID if there is one, and learn whether the peer still hears us."""
+        """Our own address changed: take a fresh connection ID, and find out whether the peer still hears us."""
         connection = self._connection
         current = connection.paths.current
         fresh = connection.peer_cids.take_unused()

@@ -61,10 +61,10 @@ class PacketBuffer:
             if len(self._layouts) >= MAX_LAYOUTS:
                 self._layouts.clear()
             view = self.view
-            layout = [
-                (view[at + header_size : at + size - TAG_SIZE], view[at : at + header_size], view[at + header_size : at + size])
-                for at in range(0, min(BUFFER_SIZE, MAX_SEGMENTS * size) - size + 1, size)
-            ]  # fmt: skip
+            layout = []
+            for start in range(0, min(BUFFER_SIZE, MAX_SEGMENTS * size) - size + 1, size):
+                body, end = start + header_size, start + size
+                layout.append((view[body : end - TAG_SIZE], view[start:body], view[body:end]))
             self._layouts[(size, header_size)] = layout
         return layout
 

@@ -1,4 +1,4 @@
-"""Network paths: validation, anti-amplification, congestion state, and following a peer that moves (RFC 9000 §8, §9)."""
+"""Network paths: validation, anti-amplification, congestion state, and their changes (RFC 9000 §8, §9)."""
 
 from __future__ import annotations
 

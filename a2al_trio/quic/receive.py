@@ -17,7 +17,8 @@ from a2al_trio.quic.packet import (
     decode_long_header,
     decode_packet_number,
 )
-from a2al_trio.quic.packet_crypto import SAMPLE_SIZE, InvalidTag, PacketKeys
+from a2al_trio.quic.packet_crypto import SAMPLE_SIZE, TAG_SIZE, InvalidTag, PacketKeys
+from a2al_trio.quic.tls import Level
 
 if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
@@ -177,6 +178,9 @@ class Receiver:
         context = PacketContext(connection.spaces.index(space), path, destination_cid, now)
         newest = number > space.acks.largest
         self.packets += 1
+        if connection.observer is not None:
+            level = Level.EARLY if allowed is FrameContext.ZERO_RTT else space.level
+            connection.observer.packet_received(now, level, number, payload, len(payload) + TAG_SIZE)
         self.handlers.process(payload, allowed, context)
         space.acks.on_received(number, number, eliciting=int(context.eliciting), ecn=ecn, now=now)
         if space.is_application and path is not connection.paths.current:

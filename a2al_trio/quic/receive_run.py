@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from a2al_trio.quic.frame_handlers import FrameHandlers, PacketContext
 from a2al_trio.quic.packet_builder import repeat_byte
 from a2al_trio.quic.packet_crypto import SAMPLE_SIZE, InvalidTag, PacketKeys
+from a2al_trio.quic.tls import Level
 from a2al_trio.quic.varint import VarintError, decode_varint
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class RunReceiver:
         masks, number_size, truncated = unmasked
         iv, decrypt = keys.iv, keys.decrypt
         body_at, number_mask = cid_end + number_size, (1 << 8 * number_size) - 1
-        acks, streams = connection.application.acks, connection.streams
+        acks, streams, observer = connection.application.acks, connection.streams, connection.observer
         context = PacketContext(2, path, bytes(data[1:cid_end]), now)
         expected = acks.largest + 1
         first_number = last_number = -2
@@ -96,6 +97,8 @@ class RunReceiver:
                 first_number = number
             last_number = number
             expected = number + 1
+            if observer is not None:
+                observer.packet_received(now, Level.ONE_RTT, number, plain, size)
             if predicted is None or not plain.startswith(start) or (whole and len(plain) != whole):
                 if chunks and predicted is not None:
                     streams.on_chunks(predicted.stream, chunks)

@@ -8,6 +8,7 @@ contents are runs of one with a list of what to do when they arrive or get lost.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from a2al_trio.quic.paths import Path
+    from a2al_trio.quic.qlog import ConnectionObserver
     from a2al_trio.quic.spaces import PacketSpace
     from a2al_trio.quic.streams import SendHalf
 
@@ -152,7 +154,10 @@ class AckResult:
 class LossRecovery:
     """Loss detection of one connection over its packet number spaces."""
 
-    def __init__(self, spaces: Sequence[PacketSpace], *, is_client: bool) -> None:
+    def __init__(
+        self, spaces: Sequence[PacketSpace], *, is_client: bool, observer: ConnectionObserver | None = None
+    ) -> None:
+        self._observer = observer
         self._spaces = spaces
         self._is_client = is_client
         self.probe_count = 0
@@ -275,14 +280,16 @@ class LossRecovery:
                 space.loss_time = run.sent_at + delay
         if lost:
             space.sent = remaining
-            self._on_lost(lost, now)
+            self._on_lost(space, lost, now)
 
-    def _on_lost(self, lost: list[SentRun], now: float) -> None:
+    def _on_lost(self, space: PacketSpace, lost: list[SentRun], now: float) -> None:
         by_path: dict[Path, list[SentRun]] = {}
         for run in lost:
             count = run.last - run.first + 1
             run.path.in_flight -= count * run.size
             run.lost(run.first, run.last)
+            if self._observer is not None:
+                self._observer.packets_lost(now, space.level, run.first, run.last)
             if run.probe:
                 run.path.mtu.on_probe_lost(run.size)
                 continue
@@ -303,7 +310,7 @@ class LossRecovery:
             return False
         period = (rtt.probe_interval + self.peer_max_ack_delay) * PERSISTENT_CONGESTION_THRESHOLD
         start = runs[0]
-        for before, after in zip(runs, runs[1:], strict=False):
+        for before, after in pairwise(runs):
             if after.first != before.last + 1:
                 start = after
             elif after.sent_at - start.sent_at > period and start.sent_at > path.first_sample_at:
@@ -372,7 +379,7 @@ class LossRecovery:
         probe = self._probe_deadline(path)
         if probe is None or probe[0] > now:
             return
-        deadline, space = probe
+        space = probe[1]
         self.probe_count += 1
         space.probes = 2
         if space.last_eliciting_at is None or space.last_eliciting_at < now:

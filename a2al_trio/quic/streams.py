@@ -211,6 +211,13 @@ class StreamTable:
         for kind, count in enumerate(counts):
             self.raise_stream_count(kind, count)
 
+    def forget_peer_limits(self) -> None:
+        """The limits of a session ticket do not hold: await the real ones (RFC 9000 §7.4.1)."""
+        self._local_limit = [0, 0]
+        for stream in self._streams.values():
+            if stream.send is not None:
+                stream.send.limit = 0
+
     def _is_local(self, stream_id: int) -> bool:
         return stream_id & 1 == (0 if self._is_client else 1)
 

@@ -149,6 +149,8 @@ class Transmitter:
             connection.version, PACKET_TYPES[level], path.peer_cid, connection.source_cid,
             token=connection.initial_token, packet_number=number, payload_size=len(payload),
         )  # fmt: skip
+        if connection.observer is not None:
+            connection.observer.packet_sent(now, level, number, payload, len(header) + len(payload) + TAG_SIZE)
         datagram += header
         datagram += keys.seal(number, header, payload)
         mask_long_header(datagram, keys, start, start + len(header) - 4)
@@ -243,6 +245,8 @@ class Transmitter:
                 bytes((first_byte,)), path.peer_cid, (number & (1 << 8 * number_size) - 1).to_bytes(number_size, "big")
             ))  # fmt: skip
             end = self._buffer.write_packet(at, keys, number, header, payload)
+            if connection.observer is not None:
+                connection.observer.packet_sent(now, Level.ONE_RTT, number, payload, end - at)
             if content.eliciting:
                 self._record(space, number, end - at, path, content, now)
             plain = space.probes == 0 and not self.frames.has_control
@@ -280,6 +284,7 @@ class Transmitter:
         and the views for sealing were made before; one `SentRun` remembers them all.
         """
         connection, buffer = self._connection, half.buffer
+        observer = connection.observer
         path, space = connection.paths.current, connection.application
         start, stop = buffer.next_range()
         is_new = start >= buffer.next_offset
@@ -305,6 +310,8 @@ class Transmitter:
             # Frame type 0x0c: STREAM with an offset, without a length, so it fills the packet.
             pack_into(data, at, first_byte, cid, number & number_mask, 0x0C, id_field, wire_offset, piece)
             plaintext, header, sealed = slots[slot]
+            if observer is not None:
+                observer.packet_sent(now, Level.ONE_RTT, number, plaintext, size)
             encrypt_into((iv ^ number).to_bytes(12, "big"), plaintext, header, sealed)
             at += size
             number += 1
@@ -350,6 +357,8 @@ class Transmitter:
         )
         payload = b"".join(content.parts)
         payload += bytes(max(pad_to - len(header) - TAG_SIZE - len(payload), 0))
+        if connection.observer is not None:
+            connection.observer.packet_sent(now, Level.ONE_RTT, number, payload, len(header) + len(payload) + TAG_SIZE)
         end = self._buffer.write_packet(0, one_rtt.send, number, header, payload)
         self._buffer.mask_short_headers(one_rtt.send, end, end, number_at=number_at, number_size=4)
         run = SentRun(number, number, now, end, path, contents=content.contents, probe=probe)

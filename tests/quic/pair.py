@@ -131,9 +131,11 @@ class Pair:
         for piece in pieces:
             if len(piece) > link.mtu or draw() < link.loss:
                 continue
-            piece = self.filter(side, piece) if self.filter is not None else piece  # noqa: PLW2901
-            if piece is None:
-                continue
+            if self.filter is not None:
+                changed = self.filter(side, piece)
+                if changed is None:
+                    continue
+                piece = changed  # noqa: PLW2901
             if draw() < link.corrupt:
                 at = self.random.randrange(len(piece))
                 piece = piece[:at] + bytes((piece[at] ^ 1 << self.random.randrange(8),)) + piece[at + 1 :]  # noqa: PLW2901
