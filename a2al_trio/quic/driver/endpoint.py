@@ -235,8 +235,6 @@ class QuicEndpoint:
             if self._unsent is None:
                 self._drained.unpark_all()
                 await self._flush_wanted.wait()
-                # Who asked runs on in this very tick, often to say the rest: `send_all`, then `send_eof`.
-                await trio.lowlevel.checkpoint()
             else:
                 await self._socket.wait_writable()
                 self._send_rest()

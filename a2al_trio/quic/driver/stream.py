@@ -2,6 +2,10 @@
 
 Sending waits while the stream's send buffer is full; flow control credit is granted as the application takes bytes, so
 a slow reader slows the sender down and nothing piles up here. One task may send and one may receive at a time.
+
+Every call can be cancelled. Calls that find what they want already there return without letting other tasks run: what
+is there is bounded, and more comes only through another task. `send_all` lets others run after RUN_ON_LIMIT bytes. So
+what a task says and hears in one go costs one turn of Trio's loop, and shares datagrams.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ __all__ = ["QuicReceiveStream", "QuicSendStream", "QuicStream"]
 RECEIVE_SIZE = 256 * 1024
 """How much `receive_some` returns at most when not told; a whole batch of datagrams fits."""
 
+RUN_ON_LIMIT = 64 * 1024
+SEND_COST = 2048
+"""Bytes sent, and an amount for each call, after which `send_all` lets other tasks run."""
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -39,6 +47,7 @@ class _StreamBase:
         "_receiving",
         "_receiving_wakeup",
         "_reset_code",
+        "_run_on",
         "_sending",
         "_sending_wakeup",
         "stream_id",
@@ -53,6 +62,7 @@ class _StreamBase:
         self._sending = self._receiving = False
         self._finished = not self._sends
         self._full = False
+        self._run_on = 0
         self._receive_ended = not self._receives
         self._peeked = b""
         self._reset_code: int | None = None
@@ -93,7 +103,6 @@ class _StreamBase:
             self._leave(finish=False)
             raise
         self._leave(finish=True)
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,7 +160,10 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
             accepted = core.write(stream_id, data)
             self._connection._flush_soon()
             if accepted == size:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                self._run_on += size + SEND_COST
+                if self._run_on >= RUN_ON_LIMIT:
+                    self._run_on = 0
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 return
             view = memoryview(data)
             while accepted < size:
@@ -184,7 +196,6 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
                 with suppress(StreamStopped):
                     self._connection._core.write(self.stream_id, b"", True)
                 self._connection._flush_soon()
-            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def reset(self, code: int = 0) -> None:
         """Abandon sending (RFC 9000 §19.4): the peer's reads raise `StreamReset` with this application code."""
@@ -229,16 +240,12 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
             if self._peeked:
                 size = len(self._peeked) if max_bytes is None else max_bytes
                 data, self._peeked = self._peeked[:size], self._peeked[size:]
-                await trio.lowlevel.cancel_shielded_checkpoint()
                 return data
             return await self._receive(RECEIVE_SIZE if max_bytes is None else max_bytes)
 
     async def _receive(self, limit: int) -> bytes:
         """Take up to `limit` bytes from the core, waiting if there are none; cancelled, it has taken nothing."""
         data = self._take(limit)
-        if data is not None:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
         while data is None:
             await self._receiving_wakeup.wait()
             self._require_open_for_receiving()
@@ -268,7 +275,7 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         Meant for telling protocols apart by their first few bytes. Raises as `receive_some` does.
         """
         with _Busy(self, "_receiving"):
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._require_open_for_receiving()
             while len(self._peeked) < size and not self._receive_ended:
                 self._peeked += await self._receive(size - len(self._peeked))
