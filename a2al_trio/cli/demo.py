@@ -10,8 +10,7 @@ import trio
 from rich.console import Console
 
 from a2al_trio.cli.common import run_async
-from a2al_trio.cli.serve import echo
-from a2al_trio.host import Host, HostConfig, open_host
+from a2al_trio.host import AgentConnection, Host, HostConfig, open_host
 from a2al_trio.identity import Identity
 
 __all__ = ["demo"]
@@ -35,6 +34,14 @@ async def demo(nodes: int) -> None:
             say.print(f"node {number + 1}     {host.address} at {host.dht_address}")
         callee, caller = hosts[1], hosts[-1]
         nursery = await stack.enter_async_context(trio.open_nursery())
+
+        async def echo(connection: AgentConnection) -> None:
+            say.print(f"called     by {connection.remote}")
+            async for stream in connection:
+                async with stream:
+                    async for chunk in stream:
+                        await stream.send_all(chunk)
+
         await nursery.start(callee.serve, echo)
         publication = (await callee.publish())[0]
         say.print(f"published  {callee.address} at {len(publication.replicas)} other nodes")
