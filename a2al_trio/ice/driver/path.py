@@ -22,7 +22,8 @@ class IcePath:
 
     Both addresses are those of the pair first selected and stay when the agents move to another pair, so that what
     runs on the path sees no migration. The destination of what is sent does not matter. Data that arrives before the
-    path is selected is kept until then, and what is sent before is lost. When the path is lost it falls silent; the session says why.
+    path is selected is kept until then, and what is sent before is lost. When the path is lost it falls silent; the
+    session says why.
     """
 
     def __init__(self) -> None:
