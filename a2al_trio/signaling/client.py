@@ -73,6 +73,8 @@ class Signaling:
         self._changed = trio.Event()
         self._hubs_changed = trio.Event()
         self._redial = trio.Event()
+        self._untried = set(range(SLOTS))
+        self._tried = trio.Event()
         self._calls_in, self._calls = trio.open_memory_channel[IncomingCall](_QUEUED_CALLS)
         self.dropped_calls = 0
 
@@ -84,6 +86,10 @@ class Signaling:
     async def wait_hubs_changed(self) -> None:
         """Wait until `active_hubs` changes."""
         await self._hubs_changed.wait()
+
+    async def wait_tried(self) -> None:
+        """Wait until every slot is registered at a hub, has failed to, or has none to try."""
+        await self._tried.wait()
 
     def set_hubs(self, hubs: Sequence[str]) -> None:
         """Replace the candidates; raises `ConfigurationError` for a URL that is no hub."""
@@ -145,6 +151,11 @@ class Signaling:
         self._changed.set()
         self._changed = trio.Event()
 
+    def _note_tried(self, slot: int) -> None:
+        self._untried.discard(slot)
+        if not self._untried:
+            self._tried.set()
+
     def _note_hubs(self, before: set[str]) -> None:
         if before != self._rotation.active:
             self._hubs_changed.set()
@@ -152,24 +163,26 @@ class Signaling:
 
     # --- the background -------------------------------------------------------------------------------------
 
-    async def _run_slot(self) -> None:
+    async def _run_slot(self, slot: int) -> None:
         rotation = self._rotation
         while True:
             changed = self._changed
             hub = rotation.claim(trio.current_time())
             if hub is None:
+                self._note_tried(slot)
                 with trio.move_on_at(rotation.next_claim_at(trio.current_time())):
                     await changed.wait()
                 continue
             pause: float | None = 0.0
             while pause is not None:
                 await trio.sleep(pause * random.uniform(0.8, 1.2))
-                connected_at = await self._stay_registered(hub)
+                connected_at = await self._stay_registered(hub, slot)
+                self._note_tried(slot)
                 before = set(rotation.active)
                 pause = rotation.lost(hub, trio.current_time(), connected_at=connected_at)
                 self._note_hubs(before)
 
-    async def _stay_registered(self, hub: str) -> float | None:
+    async def _stay_registered(self, hub: str, slot: int) -> float | None:
         """Hold one connection until it breaks; returns when it stood, None if it never did."""
         connected_at: float | None = None
         redial = self._redial
@@ -181,6 +194,7 @@ class Signaling:
                 before = set(self._rotation.active)
                 self._rotation.connected(hub)
                 self._note_hubs(before)
+                self._note_tried(slot)
                 async with trio.open_nursery() as nursery:
                     ends: Sequence[Callable[[], Awaitable[object]]] = (
                         partial(self._read, socket, hub),
@@ -253,6 +267,6 @@ async def open_signaling(
     signaling.set_hubs(hubs)
     signaling.set_agents(agents)
     async with open_service_nursery("signaling") as nursery:
-        for _ in range(SLOTS):
-            nursery.start_soon(signaling._run_slot)
+        for slot in range(SLOTS):
+            nursery.start_soon(signaling._run_slot, slot)
         yield signaling
