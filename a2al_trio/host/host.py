@@ -208,7 +208,8 @@ class Host:
     ) -> None:
         """Run `handler` in a task for every incoming connection until cancelled; returning closes the connection.
 
-        A handler whose own connection or stream the peer ends is over quietly; any other error propagates.
+        A handler whose own connection or stream the peer ends is over quietly, and so is one whose tasks end so; any
+        other error propagates.
         """
         async with trio.open_nursery() as nursery:
             task_status.started()
@@ -220,8 +221,9 @@ async def _handle(handler: Callable[[AgentConnection], Awaitable[object]], conne
     async with connection:
         try:
             await handler(connection)
-        except (ConnectionLost, StreamReset, StreamStopped) as error:
-            logger.debug("%r ended: %s", connection, error)
+        except* (ConnectionLost, StreamReset, StreamStopped) as ended:
+            # In a group, when the handler runs a task per stream.
+            logger.debug("%r ended: %s", connection, ended.exceptions)
 
 
 @asynccontextmanager

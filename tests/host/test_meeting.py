@@ -20,6 +20,7 @@ from a2al_trio.errors import (
 from a2al_trio.host import AgentConnection, EndpointRecord, Host
 from a2al_trio.identity import Identity, SigningKey, issue_delegation
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.quic import QuicStream
 from a2al_trio.testing import SimNet, open_simnet
 from a2al_trio.wire import EndpointPayload
 from tests.host.world import EPOCH, identity, open_sim_host
@@ -194,6 +195,27 @@ async def test_leaving_the_connection_ends_the_peers_loop(autojump_clock: trio.t
         async with bob.connect(ALICE.address, at=alice.quic_address):
             await trio.sleep(1)
         await ended.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_stops_reading_leaves_the_server_serving(autojump_clock: trio.testing.MockClock) -> None:
+    async def talk(stream: QuicStream) -> None:
+        await stream.send_all(bytes(10_000_000))
+
+    async def handler(connection: AgentConnection) -> None:
+        async with trio.open_nursery() as streams:
+            async for stream in connection:
+                streams.start_soon(talk, stream)
+
+    async with three_hosts() as (_, _, alice, bob), trio.open_nursery() as nursery:
+        await nursery.start(alice.serve, handler)
+        for _ in range(2):
+            async with bob.connect(ALICE.address, at=alice.quic_address) as connection:
+                stream = await connection.open_stream()
+                await stream.send_all(b"talk")
+                assert await stream.receive_some()
+                stream.stop(5)
+                await connection.wait_closed()
         nursery.cancel_scope.cancel()
 
 
