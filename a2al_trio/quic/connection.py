@@ -139,23 +139,7 @@ class QuicConnectionCore:
         )
         self.application = self.spaces[2]
         self.flow = ConnectionFlow(ReceiveWindow(config.connection_window, config.max_connection_window))
-        self.streams = StreamTable(
-            is_client=is_client,
-            limits=StreamLimits(
-                bidirectional=config.max_bidirectional_streams,
-                unidirectional=config.max_unidirectional_streams,
-                window=config.stream_window,
-                max_window=config.max_stream_window,
-                send_buffer=config.send_buffer,
-            ),
-            flow=self.flow,
-            observer=StreamObserver(
-                opened=lambda stream_id: self.emit(StreamOpened(self, stream_id)),
-                readable=lambda stream_id: self.emit(StreamReadable(self, stream_id)),
-                writable=lambda stream_id: self.emit(StreamWritable(self, stream_id)),
-                available=lambda unidirectional: self.emit(StreamsAvailable(self, unidirectional)),
-            ),
-        )
+        self.streams = self._make_streams()
         self.datagrams = DatagramQueues(config.datagram_queue)
         self.local_cids = LocalConnectionIds(
             self.source_cid, make=lambda: router.make_cid(self), release=router.release_cid
@@ -403,6 +387,26 @@ class QuicConnectionCore:
             ipv6=next((address for address in addresses if address.is_ipv6), None),
             connection_id=cid,
             stateless_reset_token=reset_token,
+        )
+
+    def _make_streams(self) -> StreamTable:
+        config = self.config
+        return StreamTable(
+            is_client=self.is_client,
+            limits=StreamLimits(
+                bidirectional=config.max_bidirectional_streams,
+                unidirectional=config.max_unidirectional_streams,
+                window=config.stream_window,
+                max_window=config.max_stream_window,
+                send_buffer=config.send_buffer,
+            ),
+            flow=self.flow,
+            observer=StreamObserver(
+                opened=lambda stream_id: self.emit(StreamOpened(self, stream_id)),
+                readable=lambda stream_id: self.emit(StreamReadable(self, stream_id)),
+                writable=lambda stream_id: self.emit(StreamWritable(self, stream_id)),
+                available=lambda unidirectional: self.emit(StreamsAvailable(self, unidirectional)),
+            ),
         )
 
     # Called by the endpoint

@@ -135,10 +135,10 @@ class Pair:
                 changed = self.filter(side, piece)
                 if changed is None:
                     continue
-                piece = changed  # noqa: PLW2901
+                piece = changed
             if draw() < link.corrupt:
                 at = self.random.randrange(len(piece))
-                piece = piece[:at] + bytes((piece[at] ^ 1 << self.random.randrange(8),)) + piece[at + 1 :]  # noqa: PLW2901
+                piece = piece[:at] + bytes((piece[at] ^ 1 << self.random.randrange(8),)) + piece[at + 1 :]
             copies = 2 if draw() < link.duplicate else 1
             if draw() < link.reorder or not self.batch or len(piece) > size:
                 for _ in range(copies):

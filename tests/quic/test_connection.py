@@ -80,7 +80,7 @@ def test_no_common_protocol() -> None:
 
 def test_a_hello_over_several_datagrams() -> None:
     pair = Pair()
-    client = pair.connect(client_tls(alpn=tuple(f"protocol-{number:030}" for number in range(60)) + ("test",)))
+    client = pair.connect(client_tls(alpn=(*(f"protocol-{number:030}" for number in range(60)), "test")))
     pair.run(lambda: client.handshake_confirmed)
     assert len(pair.client.sizes) > 3
     assert all(size >= 1200 for size in pair.client.sizes[:2])
@@ -353,7 +353,7 @@ def test_nobody_answers() -> None:
 
 def test_a_server_sends_no_more_than_three_times_what_it_got() -> None:
     chain = credentials().chain * 12
-    from a2al_trio.quic.tls import Credentials  # noqa: PLC0415
+    from a2al_trio.quic.tls import Credentials
 
     pair = Pair(server=server_tls(credentials=Credentials(chain, credentials().private_key)))
     client = pair.connect()

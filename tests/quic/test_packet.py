@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,10 +35,8 @@ def test_any_bytes_are_a_header_or_the_one_error(data: bytes) -> None:
             decode_version_negotiation,
             lambda packet: decode_retry(packet, original_destination_cid=b"12345678"),
         ):
-            try:
+            with contextlib.suppress(PacketDecodeError):
                 decode(packet)
-            except PacketDecodeError:
-                pass
 
 
 @given(
@@ -75,7 +75,8 @@ def test_the_rfc_example_of_packet_number_decoding() -> None:
 def test_retry_round_trips_and_forgeries_fail(version: int, destination: bytes, source: bytes, token: bytes) -> None:
     packet = encode_retry(version, destination, source, original_destination_cid=b"original", token=token)
     retry = decode_retry(packet, original_destination_cid=b"original")
-    assert (retry.version, retry.destination_cid, retry.source_cid, retry.token) == (version, destination, source, token)
+    assert (retry.version, retry.token) == (version, token)
+    assert (retry.destination_cid, retry.source_cid) == (destination, source)
     assert packet_type_of(packet[0], version) is PacketType.RETRY
     with pytest.raises(PacketDecodeError):
         decode_retry(packet, original_destination_cid=b"another")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ def test_behaves_like_a_set_of_integers(operations: list[tuple[bool, int, int]])
         listed = list(ranges)
         assert {value for low, high in listed for value in range(low, high)} == model
         assert all(low < high for low, high in listed)
-        assert all(before[1] < after[0] for before, after in zip(listed, listed[1:], strict=False))
+        assert all(before[1] < after[0] for before, after in pairwise(listed))
         assert list(reversed(ranges)) == listed[::-1]
         assert ranges.size == len(model)
         assert all((value in ranges) == (value in model) for value in range(75))
