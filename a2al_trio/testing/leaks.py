@@ -8,7 +8,6 @@ async with no_leaks():
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -67,7 +66,6 @@ async def no_leaks() -> AsyncIterator[None]:
         yield
     finally:
         await _settled()
-        gc.collect()
         left = [f"task {task.name}" for task in running_tasks() - tasks]
         left += sorted(open_sockets() - sockets)
         if left:
@@ -89,6 +87,7 @@ class _Countdown(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.steps -= 1
         if self.steps == 0:
+            self._scope.deadline = trio.current_time()
             self._scope.cancel()
 
 
@@ -96,7 +95,8 @@ class _Countdown(trio.abc.Instrument):
 def cancelled_after(steps: int) -> Iterator[trio.CancelScope]:
     """Cancel the block when all tasks together have run that many times, for trying every instant in turn.
 
-    The scope's `cancelled_caught` says whether the block was cut short; if not, there are no later instants.
+    The scope's `cancelled_caught` says whether the block was cut short, and its `deadline` when that was; if it
+    was not, there are no later instants.
     """
     with trio.CancelScope() as scope:
         countdown = _Countdown(scope, steps)
