@@ -33,6 +33,7 @@ IO_MODULES = frozenset(
         "nat.watch",
         "nat.stun_client",
         "nat.external",
+        "nat.http",
         "nat.gateway",
         "nat.pcp_client",
         "nat.upnp",

@@ -6,7 +6,6 @@ Unlike the reference's, STUN answers concern the main socket, so their port is g
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import logging
 import math
@@ -16,12 +15,12 @@ from collections.abc import Callable, Sequence
 import attrs
 import trio
 
-from a2al_trio.errors import ConfigurationError
+from a2al_trio.nat.http import HttpFailed, request
 from a2al_trio.nat.stun_client import StunAnswer, StunClient, StunFailed
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.wire import is_public
 
-__all__ = ["ExternalAddress", "StunObserver", "check_http_available", "fetch_public_host", "resolve_server"]
+__all__ = ["ExternalAddress", "StunObserver", "fetch_public_host", "resolve_server"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,18 +98,12 @@ async def resolve_server(server: str, *, ipv6: bool) -> list[SocketAddress]:
     with trio.move_on_after(DNS_LIMIT):
         try:
             found = await trio.socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             logger.info("server %s does not resolve: %s", server, error)
             return []
         answers = [SocketAddress.of(str(sockaddr[0]), int(port)) for *_, sockaddr in found]
     first = {address.is_ipv6: address for address in reversed(answers)}
     return [address for family, address in sorted(first.items()) if ipv6 or not family]
-
-
-def check_http_available(setting: str) -> None:
-    """Raise ConfigurationError if what `setting` needs is not installed."""
-    if importlib.util.find_spec("httpx") is None:
-        raise ConfigurationError(f"{setting} needs httpx; install a2al-trio[nat]")
 
 
 async def fetch_public_host(urls: Sequence[str]) -> str | None:
@@ -132,23 +125,11 @@ async def fetch_public_host(urls: Sequence[str]) -> str | None:
 
 
 async def _fetch_host(url: str) -> str | None:
-    import httpx  # an optional dependency
-
-    # Bound to IPv4, or a service reached over IPv6 would tell that address.
-    transport = httpx.AsyncHTTPTransport(local_address="0.0.0.0")
-    body = b""
     try:
-        async with (
-            httpx.AsyncClient(transport=transport, headers={"Accept-Encoding": "identity"}, timeout=None) as client,
-            client.stream("GET", url) as response,
-        ):
-            response.raise_for_status()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    return None
-        host = str(ipaddress.ip_address(body.decode("ascii").strip()))
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        # From IPv4, or a service reached over IPv6 would tell that address.
+        reply = await request(url, max_body=MAX_BODY, local_host="0.0.0.0")
+        host = str(ipaddress.ip_address(reply.body.decode("ascii").strip()))
+    except (HttpFailed, ValueError) as error:
         logger.info("%s does not tell our address: %s", url, error)
         return None
-    return host if is_public(host) else None
+    return host if reply.status == 200 and is_public(host) else None

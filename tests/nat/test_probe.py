@@ -164,5 +164,3 @@ async def test_a_probe_can_be_cancelled_at_any_time(after: float, autojump_clock
             await probe_fresh(us.bind, helpers, entropy=ENTROPY)
         for port in (49152, 49153):
             us.bind(port).close()
-
-
