@@ -1,9 +1,8 @@
 """QUIC on a datagram socket: one core, three tasks, however many connections and streams there are.
 
-The receiving task takes whatever has arrived, hands it to the core, wakes the tasks that wait for it and sends what the
-core then has to say, with no checkpoint in between. Commands of the application mark the endpoint and the sending task
-runs in the next tick, so that everything all tasks said in one tick shares datagrams. The timing task keeps one
-deadline.
+The receiving task takes whatever has arrived, hands it to the core, and wakes the tasks that wait for it or, if there
+are none, sends what the core has to say. Commands of the application mark the endpoint and the sending task runs in the
+next tick, so that everything all tasks said in one tick shares datagrams. The timing task keeps one deadline.
 """
 
 from __future__ import annotations
@@ -85,6 +84,7 @@ class QuicEndpoint:
         "_accepting",
         "_closed",
         "_core",
+        "_defer",
         "_drained",
         "_flush_wanted",
         "_is_server",
@@ -101,6 +101,7 @@ class QuicEndpoint:
         self._accepted: deque[QuicConnection] = deque()
         self._accepting = trio.lowlevel.ParkingLot()
         self._flush_wanted = Wakeup()
+        self._defer = False
         self._timer = trio.CancelScope()
         self._unsent: Transmit | None = None
         self._drained = trio.lowlevel.ParkingLot()
@@ -214,7 +215,12 @@ class QuicEndpoint:
             now = trio.current_time()
             for batch in batches:
                 take(batch, now)
-            self._flush(now)
+            if self._dispatch():
+                # Tasks are about to run that may answer or grant credit: acknowledgements travel with that.
+                self._defer = True
+                self._flush_wanted.wake()
+            else:
+                self._flush(now)
 
     async def _keep_time(self) -> None:
         while True:
@@ -235,6 +241,9 @@ class QuicEndpoint:
             if self._unsent is None:
                 self._drained.unpark_all()
                 await self._flush_wanted.wait()
+                if self._defer:
+                    self._defer = False
+                    await trio.lowlevel.checkpoint()
             else:
                 await self._socket.wait_writable()
                 self._send_rest()
@@ -291,10 +300,16 @@ class QuicEndpoint:
             if taken < len(rest.data):
                 self._keep_rest(rest, taken)
 
-    def _dispatch(self) -> None:
+    def _dispatch(self) -> bool:
+        """Hand out all events; says whether there were any."""
         next_event = self._core.next_event
-        while (event := next_event()) is not None:
+        event = next_event()
+        if event is None:
+            return False
+        while event is not None:
             self._handle(event)
+            event = next_event()
+        return True
 
     def _handle(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionReady):
