@@ -13,7 +13,17 @@ import trio
 
 from a2al_trio.net.address import SocketAddress
 
-__all__ = ["Duplex", "blob", "digest", "exchange", "http_get", "serve_echo", "serve_http", "tcp_service"]
+__all__ = [
+    "Duplex",
+    "blob",
+    "digest",
+    "exchange",
+    "exchange_digests",
+    "http_get",
+    "serve_echo",
+    "serve_http",
+    "tcp_service",
+]
 
 CHUNK = 64 * 1024
 
@@ -57,6 +67,23 @@ async def exchange(stream: Duplex, data: bytes) -> bytes:
         await stream.send_all(data)
         await stream.send_eof()
     return received
+
+
+async def exchange_digests(stream: Duplex, data: bytes, times: int) -> tuple[str, str]:
+    """Send `data` that often and end, while receiving everything; the digests of both directions."""
+    sent, received = hashlib.sha256(), hashlib.sha256()
+
+    async def receive() -> None:
+        while chunk := await stream.receive_some(CHUNK):
+            received.update(chunk)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        for _ in range(times):
+            sent.update(data)
+            await stream.send_all(data)
+        await stream.send_eof()
+    return sent.hexdigest(), received.hexdigest()
 
 
 async def http_get(stream: Duplex, path: str) -> tuple[int, bytes]:

@@ -19,7 +19,16 @@ from a2al_trio.quic import QuicStream
 from a2al_trio.wire import RecordType, SignedRecord, TopicPayload, sign_record, topic_key
 from tests.interop.conftest import Lab
 from tests.interop.reference_node import ReferenceNode
-from tests.interop.services import blob, digest, exchange, http_get, serve_echo, serve_http, tcp_service
+from tests.interop.services import (
+    blob,
+    digest,
+    exchange,
+    exchange_digests,
+    http_get,
+    serve_echo,
+    serve_http,
+    tcp_service,
+)
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_leaks")]
 
@@ -124,6 +133,29 @@ async def test_the_reference_tunnels_tcp_to_our_agent(lab: Lab) -> None:
                 tunnel = await daemon.connect(str(host.address), local=local.aid)
                 async with await trio.open_tcp_stream(tunnel.host, tunnel.port) as tcp:
                     assert digest(await exchange(tcp, data)) == digest(data)
+
+
+async def test_a_hundred_megabytes_each_way_in_both_roles(lab: Lab) -> None:
+    data = blob(MIB)
+    with trio.fail_after(LIMIT):
+        async with (
+            tcp_service(serve_echo) as service,
+            lab.reference_nodes() as (public, daemon),
+            our_host(lab, 0, public) as host,
+            serving(host, serve_echo),
+        ):
+            agent = await daemon.add_agent(service)
+            async with (
+                host.connect(Address.parse(agent.aid)) as connection,
+                await connection.open_stream() as stream,
+            ):
+                sent, received = await exchange_digests(stream, data, 100)
+                assert sent == received
+            await host.publish()
+            tunnel = await daemon.connect(str(host.address), local=agent.aid)
+            async with await trio.open_tcp_stream(tunnel.host, tunnel.port) as tcp:
+                sent, received = await exchange_digests(tcp, data, 100)
+                assert sent == received
 
 
 async def test_several_agents_behind_one_socket_are_told_apart(lab: Lab) -> None:
