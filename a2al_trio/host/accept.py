@@ -7,7 +7,7 @@ stream delays nobody (spec 04 §17 D4).
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import attrs
@@ -17,6 +17,7 @@ from a2al_trio.errors import ConnectionLost, DecodeError
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import answer_hint, read_route
+from a2al_trio.host.service_streams import AccessRule, admit_service_stream, refuse_stream
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.identity import Address, InvalidAddress, InvalidCertificate
 from a2al_trio.quic import QuicConnection, QuicEndpoint, QuicStream
@@ -25,11 +26,12 @@ from a2al_trio.wire import (
     MailDeliveryReader,
     RouteFrame,
     SignedRecord,
+    StreamErrorCode,
     StreamKind,
     classify_stream,
 )
 
-__all__ = ["Admission", "RecordShelf"]
+__all__ = ["Admission", "AdmittedCall", "RecordShelf"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,20 @@ class RecordShelf(Protocol):
         """Check and keep a mailbox record for one of our agents; False if it is not acceptable."""
 
 
+@attrs.frozen(kw_only=True)
+class AdmittedCall:
+    """How a connection came that was agreed on at a hub, and who must be at its other end."""
+
+    caller: Address | None = None
+    """The AID that was announced: anybody else is sent away as a `peer mismatch` (spec 06 §15.2)."""
+    path: Callable[[], str] | None = None
+    """How the peer is reached, in words."""
+    control: QuicStream | None = None
+    """The control stream, if it was accepted already."""
+    hand_over: Callable[[AgentConnection], bool] | None = None
+    """Who gets it in place of the application's queue; False refuses it."""
+
+
 @attrs.define
 class Admission:
     """Routes incoming connections to agents and queues them for the application."""
@@ -64,6 +80,10 @@ class Admission:
     tls: AgentTls
     shelf: RecordShelf
     max_connections: int
+    made: Callable[[AgentConnection], None]
+    """Told of every connection that was admitted."""
+    access: AccessRule | None = None
+    """Who may open streams to whom; None lets everybody who proved an AID."""
     _active: int = 0
     _ready: tuple[trio.MemorySendChannel[AgentConnection], trio.MemoryReceiveChannel[AgentConnection]] = attrs.field(
         factory=lambda: trio.open_memory_channel[AgentConnection](ACCEPT_QUEUE)
@@ -80,33 +100,46 @@ class Admission:
         """Admit whoever connects, for as long as the endpoint lives."""
         async with trio.open_nursery() as nursery:
             async for quic in endpoint:
-                if self._active >= self.max_connections:
-                    quic.close(FAILED, "too many connections")
-                else:
-                    nursery.start_soon(self._keep, quic)
+                nursery.start_soon(self.keep, quic)
 
-    async def _keep(self, quic: QuicConnection) -> None:
+    async def keep(self, quic: QuicConnection, call: AdmittedCall | None = None) -> None:
+        """Admit one connection and serve it until it ends; `call` says how it came if not to our own endpoint."""
+        if self._active >= self.max_connections:
+            quic.close(FAILED, "too many connections")
+            return
         self._active += 1
         try:
-            await self._admit(quic)
+            await self._admit(quic, call or AdmittedCall())
         except (ConnectionLost, trio.ClosedResourceError):
             logger.debug("connection from %s ended: %s", quic.peer_address, quic.close_reason)
         finally:
             self._active -= 1
             quic.close(0, "")
 
-    async def _admit(self, quic: QuicConnection) -> None:
+    def hand_over(self, connection: AgentConnection) -> bool:
+        """Give a connection to the application; False if too many wait for it already."""
+        try:
+            self._ready[0].send_nowait(connection)
+        except trio.WouldBlock:
+            return False
+        return True
+
+    async def _admit(self, quic: QuicConnection, call: AdmittedCall) -> None:
         try:
             remote = self.tls.address_of(quic.peer_certificates)
         except InvalidCertificate as error:
             # The handshake has judged it already; only a proof that expired in between gets here.
             quic.close(FAILED, str(error))
             return
+        if call.caller not in (None, remote):
+            quic.close(FAILED, "peer mismatch")
+            return
+        control = call.control
         route: RouteFrame | None = None
         with trio.move_on_after(CONTROL_LIMIT) as limit:
-            control = await quic.accept_stream()
+            control = control or await quic.accept_stream()
             route = await read_route(control)
-        if limit.cancelled_caught:
+        if limit.cancelled_caught or control is None:
             quic.close(FAILED, "control stream failed")
             return
         local = self._route(route, quic.server_name)
@@ -114,16 +147,15 @@ class Admission:
             quic.close(FAILED, "unknown agent")
             return
         streams, incoming = trio.open_memory_channel[QuicStream](0)
-        connection = AgentConnection(quic, local=local, remote=remote, incoming=incoming)
-        try:
-            self._ready[0].send_nowait(connection)
-        except trio.WouldBlock:
+        connection = AgentConnection(quic, local=local, remote=remote, incoming=incoming, path=call.path)
+        if not (call.hand_over or self.hand_over)(connection):
             quic.close(FAILED, "too many connections")
             return
+        self.made(connection)
         async with trio.open_nursery() as nursery, streams:
             if route is not None and not route.legacy:
                 nursery.start_soon(self._answer, quic, control, local)
-            nursery.start_soon(self._sort_streams, quic, local, streams)
+            nursery.start_soon(self._sort_streams, quic, connection, streams)
             await quic.wait_closed()
             nursery.cancel_scope.cancel()
 
@@ -142,7 +174,7 @@ class Admission:
             await answer_hint(control, quic.peer_address, self.shelf.topics_of(local))
 
     async def _sort_streams(
-        self, quic: QuicConnection, local: Address, streams: trio.MemorySendChannel[QuicStream]
+        self, quic: QuicConnection, connection: AgentConnection, streams: trio.MemorySendChannel[QuicStream]
     ) -> None:
         # The peer's stream limit bounds the tasks; a stream keeps its place in it until it is done.
         async with trio.open_nursery() as nursery:
@@ -151,19 +183,26 @@ class Admission:
                     stream = await quic.accept_stream()
                 except (ConnectionLost, trio.ClosedResourceError):
                     return
-                nursery.start_soon(self._sort_stream, stream, local, streams.send)
+                nursery.start_soon(self._sort_stream, stream, connection, streams.send)
 
     async def _sort_stream(
-        self, stream: QuicStream, local: Address, hand_over: Callable[[QuicStream], Awaitable[None]]
+        self, stream: QuicStream, connection: AgentConnection, hand_over: Callable[[QuicStream], Awaitable[None]]
     ) -> None:
+        def allowed(tokens: Sequence[str]) -> bool:
+            return self.access is None or self.access(connection.local, connection.remote, tokens)
+
         kind = await _kind_of(stream)
-        if kind is StreamKind.RAW:
+        if kind is StreamKind.MAIL:
+            await self._take_mail(stream, connection.local)
+        elif kind is StreamKind.SERVICE:
+            if await admit_service_stream(stream, allowed):
+                await hand_over(stream)
+        elif kind is not StreamKind.RAW:
+            refuse_stream(stream, 0)
+        elif allowed(()):
             await hand_over(stream)
-        elif kind is StreamKind.MAIL:
-            await self._take_mail(stream, local)
         else:
-            stream.reset(0)
-            stream.stop(0)
+            refuse_stream(stream, StreamErrorCode.ACCESS_DENIED)
 
     async def _take_mail(self, stream: QuicStream, local: Address) -> None:
         """Mail delivered directly: `a2mb`, answered by one byte 01, or by nothing if it is bad (spec 08 §4)."""

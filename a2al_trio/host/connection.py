@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Self
 
 import trio
 
+from a2al_trio.host.service_streams import Offers, start_service_stream
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import CloseReason, ConnectionStats, QuicConnection, QuicStream
@@ -29,13 +31,22 @@ class AgentConnection(trio.abc.AsyncResource):
         local: Address,
         remote: Address,
         incoming: trio.MemoryReceiveChannel[QuicStream] | None = None,
+        offers: Offers | None = None,
+        path: Callable[[], str] | None = None,
     ) -> None:
         self._quic = quic
         self._incoming = incoming
+        self._offers = offers
+        self._path = path
         self.local = local
         """The agent on this side."""
         self.remote = remote
         """The agent on the other side, as its certificate proves."""
+
+    @property
+    def incoming(self) -> bool:
+        """Whether the other side dialled."""
+        return self._incoming is not None
 
     def __repr__(self) -> str:
         return f"<AgentConnection {self.local} to {self.remote} at {self.peer_address}>"
@@ -47,8 +58,11 @@ class AgentConnection(trio.abc.AsyncResource):
 
     @property
     def path(self) -> str:
-        """How the peer is reached, in words, such as `direct 192.0.2.1:4121`."""
-        return f"direct {self._quic.peer_address}"
+        """How the peer is reached now, in words.
+
+        It begins with `direct` (`direct 192.0.2.1:4121`), `ICE` (through NATs) or `relayed` (over a TURN server).
+        """
+        return self._path() if self._path is not None else f"direct {self._quic.peer_address}"
 
     @property
     def stats(self) -> ConnectionStats:
@@ -71,6 +85,33 @@ class AgentConnection(trio.abc.AsyncResource):
         Raises ConnectionLost if the connection has ended or ends meanwhile.
         """
         return await self._quic.open_stream()
+
+    async def open_service_stream(self, token: str = "") -> QuicStream:
+        """Open a stream and have it admitted by the peer, with a ticket if it asks for one (spec 08 §4).
+
+        Needed where the other side speaks first, as in SSH or SMTP, or asks for a ticket; takes a round trip more
+        than `open_stream`. A peer that does not know admission gets a raw stream, and no ticket.
+
+        Raises Refused with the peer's reason, WireEncodeError for a token over 256 bytes, and ConnectionLost.
+        """
+        admitted = await self.wait_service_streams()
+        stream = await self._quic.open_stream()
+        if admitted:
+            try:
+                await start_service_stream(stream, token)
+            except BaseException:
+                stream.reset(0)
+                stream.stop(0)
+                raise
+        return stream
+
+    async def wait_service_streams(self) -> bool:
+        """Whether the peer takes streams with admission, and mail; waits until it has told (spec 08 §4)."""
+        if self._offers is None:
+            await trio.lowlevel.checkpoint()
+            return False
+        await self._offers.wait_known()
+        return self._offers.service_streams
 
     async def accept_stream(self) -> QuicStream:
         """Wait for the next stream the peer opens; raises ConnectionLost when the connection is over."""

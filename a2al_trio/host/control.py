@@ -22,6 +22,7 @@ from a2al_trio.wire import (
     ControlReader,
     ObservedAddress,
     RouteFrame,
+    ServiceStream,
     SignedRecord,
     decode_route_frame,
     encode_control,
@@ -39,10 +40,11 @@ MAX_RECORDS = 64
 
 @attrs.frozen
 class ControlReply:
-    """What the acceptor said: our address as it sees it, if at all, and records about the target."""
+    """What the acceptor said: our address as it sees it, if at all, records about the target, and what it takes."""
 
     observed: SocketAddress | None
     records: tuple[SignedRecord, ...]
+    service_streams: bool = False
 
 
 async def greet(stream: QuicStream, target: Address, held_sequence: int) -> None:
@@ -61,12 +63,15 @@ async def read_reply(stream: QuicStream, target: Address) -> ControlReply:
     """
     observed: SocketAddress | None = None
     records: list[SignedRecord] = []
+    service_streams = False
     for message in await _read_messages(stream):
         if isinstance(message, ObservedAddress):
             observed = message.address
         elif isinstance(message, AgentInfo) and message.record.address == target and len(records) < MAX_RECORDS:
             records.append(message.record)
-    return ControlReply(observed, tuple(records))
+        elif isinstance(message, ServiceStream):
+            service_streams = True
+    return ControlReply(observed, tuple(records), service_streams)
 
 
 async def read_route(stream: QuicStream) -> RouteFrame | None:
@@ -97,6 +102,7 @@ async def answer_hint(stream: QuicStream, dialer: SocketAddress, topics: Iterabl
     newer = [record for record in topics if record.sequence > held and len(record.encoded) <= MAX_RECORD_SIZE]
     for record in newer[:MAX_RECORDS]:
         reply += encode_control(AgentInfo(record))
+    reply += encode_control(ServiceStream())
     try:
         await stream.send_all(reply)
         await stream.send_eof()

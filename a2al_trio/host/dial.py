@@ -20,15 +20,16 @@ from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.config import CONNECT_STAGGER
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import ControlReply, greet, read_reply
+from a2al_trio.host.service_streams import Offers
 from a2al_trio.host.targets import Endpoint, interleave_families, plan_path
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.quic import PeerRejected, QuicEndpoint, QuicStream
+from a2al_trio.quic import PeerRejected, QuicConnection, QuicEndpoint, QuicStream
 from a2al_trio.scopes import Attempt, race
 from a2al_trio.wire import EndpointPayload
 
-__all__ = ["Dialler"]
+__all__ = ["Dialler", "raise_if_mismatch"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class Dialler:
     held_sequence: Callable[[Address], int]
     """The highest sequence number of a topic record of that agent held here (spec 04 §5.3 no. 2)."""
     take_reply: Callable[[Address, ControlReply], None]
+    made: Callable[[AgentConnection], None]
+    """Told of every connection."""
 
     async def dial(self, peer: Address, address: SocketAddress, *, local: Address | None = None) -> AgentConnection:
         """One direct dial: the handshake proves the peer, then the control stream names it (spec 04 §10.3).
@@ -59,17 +62,28 @@ class Dialler:
         try:
             quic = await self.quic.connect(address, tls=tls, server_name=str(peer))
         except ConnectionLost as lost:
-            if isinstance(lost.__cause__, PeerRejected):
-                raise IdentityMismatch(f"{address} is not {peer}: {lost.__cause__}") from lost
+            raise_if_mismatch(lost, f"{address} is not {peer}")
             raise
+        return await self.introduce(quic, peer, source.address)
+
+    async def introduce(
+        self, quic: QuicConnection, peer: Address, local: Address, *, path: Callable[[], str] | None = None
+    ) -> AgentConnection:
+        """Dialler's first words on a connection whose peer is proven; closes it if they cannot be said.
+
+        `path` tells how the peer is reached if not directly.
+        """
         try:
             control = await quic.open_stream()
             await greet(control, peer, self.held_sequence(peer))
         except BaseException:
             quic.close(1, "control stream failed")
             raise
-        self.background.start_soon(self._finish_control, control, peer)
-        return AgentConnection(quic, local=source.address, remote=peer)
+        offers = Offers()
+        self.background.start_soon(self._finish_control, control, peer, offers, path is None)
+        connection = AgentConnection(quic, local=local, remote=peer, offers=offers, path=path)
+        self.made(connection)
+        return connection
 
     async def dial_record(
         self, peer: Address, payload: EndpointPayload, *, local: Address | None = None
@@ -113,12 +127,24 @@ class Dialler:
             found += [SocketAddress.of(str(sockaddr[0]), endpoint.port) for *_, sockaddr in answers]
         return interleave_families(found)
 
-    async def _finish_control(self, control: QuicStream, peer: Address) -> None:
-        with trio.move_on_after(REPLY_LIMIT):
-            try:
-                self.take_reply(peer, await read_reply(control, peer))
-            except A2alError as error:
-                logger.debug("control stream of %s: %s", peer, error)
+    async def _finish_control(self, control: QuicStream, peer: Address, offers: Offers, direct: bool) -> None:
+        try:
+            with trio.move_on_after(REPLY_LIMIT):
+                try:
+                    reply = await read_reply(control, peer)
+                    offers.settle(service_streams=reply.service_streams)
+                    # Only what is seen of the main socket says something about its address (spec 06 D10).
+                    self.take_reply(peer, reply if direct else attrs.evolve(reply, observed=None))
+                except A2alError as error:
+                    logger.debug("control stream of %s: %s", peer, error)
+        finally:
+            offers.settle(service_streams=False)
+
+
+def raise_if_mismatch(lost: ConnectionLost, message: str) -> None:
+    """Raise IdentityMismatch if the handshake failed because the peer's certificate proves another AID."""
+    if isinstance(lost.__cause__, PeerRejected):
+        raise IdentityMismatch(f"{message}: {lost.__cause__}") from lost
 
 
 def _superseded(connection: AgentConnection) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
 from a2al_trio.dht import Dht, Observation, Publication, open_dht
+from a2al_trio.dht.report import Json
 from a2al_trio.errors import (
     A2alError,
     ConfigurationError,
@@ -27,9 +29,16 @@ from a2al_trio.host.config import HostConfig, parse_endpoint
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import ControlReply
 from a2al_trio.host.dial import Dialler
+from a2al_trio.host.mailbox import Mailbox
+from a2al_trio.host.pool import ConnectionPool, MailCourier
 from a2al_trio.host.publish import Publisher
+from a2al_trio.host.records import Records
+from a2al_trio.host.report import debug_data
+from a2al_trio.host.service_streams import AccessRule
 from a2al_trio.host.shelf import Shelf
+from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.host.tls import AgentTls
+from a2al_trio.host.topics import Topics
 from a2al_trio.identity import Address, Identity, NodeId
 from a2al_trio.nat.sense import NatSense
 from a2al_trio.net.address import SocketAddress
@@ -60,14 +69,46 @@ class Host:
     """A running host; made by `open_host` only."""
 
     def __init__(
-        self, *, agents: AgentTable, dht: Dht, dialler: Dialler, admission: Admission, publisher: Publisher
+        self,
+        *,
+        agents: AgentTable,
+        dht: Dht,
+        dialler: Dialler,
+        admission: Admission,
+        publisher: Publisher,
+        connections: weakref.WeakSet[AgentConnection],
+        background: trio.Nursery,
+        entropy: Callable[[int], bytes],
+        tolerance: int,
     ) -> None:
         self._agents = agents
         self._dialler = dialler
         self._admission = admission
         self._publisher = publisher
+        self._connections = connections
+        stamps = RecordStamps(publisher.unix_time)
         self.dht = dht
         """The DHT node."""
+        self.pool = ConnectionPool(self.open_connection, background, default=agents.default.address)
+        """Connections shared by those who dial the same agent again and again."""
+        self.mailbox = Mailbox(
+            dht=dht,
+            agents=agents,
+            courier=MailCourier(self.pool),
+            background=background,
+            stamps=stamps,
+            entropy=entropy,
+            tolerance=tolerance,
+        )
+        """Encrypted notes to agents and from them."""
+        self.topics = Topics(dht=dht, agents=agents, stamps=stamps)
+        """Announcing agents under topics, and finding them."""
+        self.records = Records(dht=dht, agents=agents, stamps=stamps)
+        """Profiles and other records under an agent's AID."""
+        self.signal_stats: Callable[[], Mapping[str, Json]] | None = None
+        """What `/debug/stats` shows as `signal`."""
+        self.beacon_stats: Callable[[], Mapping[str, Json]] | None = None
+        """What `/debug/stats` shows beside the DHT's counts."""
 
     @property
     def address(self) -> Address:
@@ -94,6 +135,27 @@ class Host:
         """What peers say our public address is."""
         return self._publisher.sense
 
+    @property
+    def connections(self) -> tuple[AgentConnection, ...]:
+        """The live agent connections, incoming and outgoing, in no order."""
+        return tuple(connection for connection in self._connections if connection.close_reason is None)
+
+    @property
+    def access(self) -> AccessRule | None:
+        """Who may open streams to which of our agents: a function of local AID, remote AID and tokens.
+
+        None, the default, lets every caller in; a stream that is refused is reset with code 0x41 (spec 08 §4).
+        """
+        return self._admission.access
+
+    @access.setter
+    def access(self, rule: AccessRule | None) -> None:
+        self._admission.access = rule
+
+    def debug(self, section: str) -> Json:
+        """The data of a `/debug` page: identity, routing, store, stats, host or connections (spec 04 §14)."""
+        return debug_data(self, section)
+
     def register_agent(self, identity: Identity) -> None:
         """Add an agent; call `publish` afterwards to make it resolvable.
 
@@ -106,6 +168,7 @@ class Host:
         if address != self.address:
             self._publisher.forget(address)
             self._agents.unregister(address)
+            self.mailbox.forget(address)
 
     def build_endpoint_payload(self) -> EndpointPayload:
         """What this host would publish now; raises NoRoute if it knows no address of its own."""
@@ -155,7 +218,7 @@ class Host:
 
     async def find_records(self, peer: Address, record_type: int = 0) -> list[SignedRecord]:
         """All records published under an agent's AID, of one type or (0) of all."""
-        return await self.dht.find_records(peer.node_id, record_type)
+        return await self.records.find(peer, record_type)
 
     async def open_connection(
         self,
@@ -268,6 +331,7 @@ async def open_host_over(
     sense = NatSense(config.min_observed_peers)
     seeds = await _seed_addresses(config.bootstrap)
     publisher: Publisher | None = None
+    host: Host | None = None
 
     def observe(reporter: NodeId, address: SocketAddress) -> None:
         sense.observe(reporter, address, trio.current_time())
@@ -276,6 +340,13 @@ async def open_host_over(
 
     def observed(observation: Observation) -> None:
         observe(observation.reporter, observation.address)
+
+    def pushed(key: NodeId, record: SignedRecord) -> bool:
+        return host is not None and host.mailbox.take_push(key, record)
+
+    def mail_kept(recipient: Address) -> None:
+        if host is not None:
+            host.mailbox.arrived(recipient)
 
     async with (
         open_quic(mux.quic, config.quic, server=tls.accepting()) as quic,
@@ -286,24 +357,37 @@ async def open_host_over(
             bootstrap=seeds,
             data_dir=config.data_dir,
             on_observed=observed,
+            on_push=pushed,
             unix_time=unix_time,
             entropy=entropy,
         ) as dht,
         open_service_nursery("host") as nursery,
     ):
-        shelf = Shelf(dht, unix_time, config.clock_tolerance)
+        shelf = Shelf(dht, unix_time, config.clock_tolerance, mail_kept)
+        connections: weakref.WeakSet[AgentConnection] = weakref.WeakSet()
 
         def take_reply(peer: Address, reply: ControlReply) -> None:
             if reply.observed is not None:
                 observe(peer.node_id, reply.observed)
             shelf.take_reply(peer, reply)
 
-        dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply)
-        admission = Admission(agents, tls, shelf, config.max_connections)
+        dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply, connections.add)
+        admission = Admission(agents, tls, shelf, config.max_connections, connections.add)
         publisher = Publisher(config, agents, dht, sense, quic.local_address, unix_time)
+        host = Host(
+            agents=agents,
+            dht=dht,
+            dialler=dialler,
+            admission=admission,
+            publisher=publisher,
+            connections=connections,
+            background=nursery,
+            entropy=entropy,
+            tolerance=config.clock_tolerance,
+        )
         nursery.start_soon(admission.run, quic)
         nursery.start_soon(publisher.keep_fresh)
-        yield Host(agents=agents, dht=dht, dialler=dialler, admission=admission, publisher=publisher)
+        yield host
 
 
 async def _seed_addresses(seeds: Sequence[str]) -> list[SocketAddress]:

@@ -35,6 +35,8 @@ class Shelf:
     dht: Dht
     unix_time: Callable[[], float]
     tolerance: int
+    on_mail: Callable[[Address], None]
+    """Told when mail for an agent of ours was kept."""
 
     def topics_of(self, agent: Address) -> Iterable[SignedRecord]:
         """The topic records of an agent held here."""
@@ -73,6 +75,7 @@ class Shelf:
         except DecodeError as error:
             logger.debug("mail from %s is not taken: %s", record.address, error)
             return False
+        self.on_mail(recipient)
         return True
 
     def _check(self, record: SignedRecord) -> None:
