@@ -255,8 +255,9 @@ class QuicEndpoint:
 
     def _flush_soon(self) -> None:
         """Send what commands of the application brought about, once all tasks of this tick have had their say."""
-        if self._core.transmit_due:
-            self._flush_wanted.wake()
+        wanted = self._flush_wanted
+        if wanted.task is not None and self._core.transmit_due:
+            wanted.wake()
 
     # --- input, then drain ---------------------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ class QuicEndpoint:
         match event:
             case StreamReadable(stream_id=stream_id):
                 if (stream := connection._streams.get(stream_id)) is not None:
-                    stream._receiving_wakeup.wake()
+                    stream._wake_receiver()
             case StreamWritable(stream_id=stream_id):
                 if (stream := connection._streams.get(stream_id)) is not None:
                     stream._wake_sender()

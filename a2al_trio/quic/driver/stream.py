@@ -27,6 +27,9 @@ __all__ = ["QuicReceiveStream", "QuicSendStream", "QuicStream"]
 RECEIVE_SIZE = 256 * 1024
 """How much `receive_some` returns at most when not told; a whole batch of datagrams fits."""
 
+NOBODY = Wakeup()
+"""Stands where nobody has waited yet: most streams never make anyone wait in one direction."""
+
 RUN_ON_LIMIT = 64 * 1024
 SEND_COST = 2048
 """Bytes sent, and an amount for each call, after which `send_all` lets other tasks run."""
@@ -66,20 +69,23 @@ class _StreamBase:
         self._receive_ended = not self._receives
         self._peeked = b""
         self._reset_code: int | None = None
-        self._sending_wakeup = Wakeup()
-        self._receiving_wakeup = Wakeup()
+        self._sending_wakeup = self._receiving_wakeup = NOBODY
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.stream_id} of {self._connection!r}>"
 
-    def _wake_all(self) -> None:
-        self._full = False
-        self._sending_wakeup.wake()
-        self._receiving_wakeup.wake()
-
     def _wake_sender(self) -> None:
         self._full = False
-        self._sending_wakeup.wake()
+        if self._sending:
+            self._sending_wakeup.wake()
+
+    def _wake_receiver(self) -> None:
+        if self._receiving:
+            self._receiving_wakeup.wake()
+
+    def _wake_all(self) -> None:
+        self._wake_sender()
+        self._wake_receiver()
 
     def _require_open(self) -> None:
         if self._closed:
@@ -132,7 +138,7 @@ class _StreamBase:
             if not self._receive_ended:
                 core.stop(self.stream_id, 0)
             core.forget(self.stream_id)
-            connection._flush_soon()
+            connection._endpoint._flush_soon()
 
 
 class QuicSendStream(_StreamBase, trio.abc.SendStream):
@@ -153,34 +159,50 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
             trio.ClosedResourceError: this stream, its sending half or the connection was closed here.
             trio.BusyResourceError: another task is sending on this stream.
         """
-        with _Busy(self, "_sending"):
-            await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        connection = self._connection
+        if self._finished or self._closed or connection.close_reason is not None:
             self._require_sending()
-            core, stream_id, size = self._connection._core, self.stream_id, len(data)
-            accepted = core.write(stream_id, data)
-            self._connection._flush_soon()
-            if accepted == size:
-                self._run_on += size + SEND_COST
-                if self._run_on >= RUN_ON_LIMIT:
-                    self._run_on = 0
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                return
-            view = memoryview(data)
-            while accepted < size:
-                self._full = True
-                await self._sending_wakeup.wait()
-                self._require_sending()
-                accepted += core.write(stream_id, view[accepted:])
-                self._connection._flush_soon()
+        size = len(data)
+        accepted = connection._core.write(self.stream_id, data)
+        connection._endpoint._flush_soon()
+        if accepted < size:
+            await self._send_rest(memoryview(data)[accepted:])
+            return
+        self._run_on += size + SEND_COST
+        if self._run_on >= RUN_ON_LIMIT:
+            self._run_on = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the send buffer has room; raises as `send_all` does."""
-        with _Busy(self, "_sending"):
-            await trio.lowlevel.checkpoint()
-            self._require_sending()
+    async def _send_rest(self, data: memoryview) -> None:
+        connection, accepted = self._connection, 0
+        while accepted < len(data):
+            self._full = True
+            await self._wait_for_room()
+            accepted += connection._core.write(self.stream_id, data[accepted:])
+            connection._endpoint._flush_soon()
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the core takes bytes again; only one task at a time gets here."""
+        if self._sending_wakeup is NOBODY:
+            self._sending_wakeup = Wakeup()
+        self._sending = True
+        try:
             while self._full:
                 await self._sending_wakeup.wait()
                 self._require_sending()
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the send buffer has room; raises as `send_all` does."""
+        await trio.lowlevel.checkpoint()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._require_sending()
+        await self._wait_for_room()
 
     async def send_eof(self) -> None:
         """Finish sending: the peer reads what was sent and then the end. Receiving goes on.
@@ -188,21 +210,22 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         Calling twice is fine, and so is a peer that has stopped reading: it needs no end. Raises `ConnectionLost`,
         `trio.ClosedResourceError` and `trio.BusyResourceError` as `send_all` does.
         """
-        with _Busy(self, "_sending"):
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._require_open()
-            if not self._finished:
-                self._finished = True
-                with suppress(StreamStopped):
-                    self._connection._core.write(self.stream_id, b"", True)
-                self._connection._flush_soon()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._require_open()
+        if not self._finished:
+            self._finished = True
+            with suppress(StreamStopped):
+                self._connection._core.write(self.stream_id, b"", True)
+            self._connection._endpoint._flush_soon()
 
     def reset(self, code: int = 0) -> None:
         """Abandon sending (RFC 9000 §19.4): the peer's reads raise `StreamReset` with this application code."""
         if not self._closed and self._connection.close_reason is None:
             self._finished = True
             self._connection._core.reset(self.stream_id, code)
-            self._connection._flush_soon()
+            self._connection._endpoint._flush_soon()
             self._wake_sender()
 
     def set_urgency(self, urgency: int) -> None:
@@ -234,30 +257,39 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         """
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
-        with _Busy(self, "_receiving"):
-            await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this stream")
+        if self._closed or self._connection.close_reason is not None:
             self._require_open_for_receiving()
-            if self._peeked:
-                size = len(self._peeked) if max_bytes is None else max_bytes
-                data, self._peeked = self._peeked[:size], self._peeked[size:]
-                return data
-            return await self._receive(RECEIVE_SIZE if max_bytes is None else max_bytes)
-
-    async def _receive(self, limit: int) -> bytes:
-        """Take up to `limit` bytes from the core, waiting if there are none; cancelled, it has taken nothing."""
+        limit = RECEIVE_SIZE if max_bytes is None else max_bytes
+        if self._peeked:
+            peeked, self._peeked = self._peeked[:limit], self._peeked[limit:]
+            return peeked + (self._take(limit - len(peeked)) or b"") if len(peeked) < limit else peeked
         data = self._take(limit)
-        while data is None:
-            await self._receiving_wakeup.wait()
-            self._require_open_for_receiving()
-            data = self._take(limit)
-        return data
+        return data if data is not None else await self._wait_for_data(limit)
+
+    async def _wait_for_data(self, limit: int) -> bytes:
+        """Take up to `limit` bytes once there are some; cancelled, it has taken nothing."""
+        if self._receiving_wakeup is NOBODY:
+            self._receiving_wakeup = Wakeup()
+        self._receiving = True
+        try:
+            while True:
+                await self._receiving_wakeup.wait()
+                self._require_open_for_receiving()
+                data = self._take(limit)
+                if data is not None:
+                    return data
+        finally:
+            self._receiving = False
 
     def _take(self, limit: int) -> bytes | None:
         if self._receive_ended:
             return b""
-        connection = self._connection
         if self._reset_code is not None:
             raise StreamReset(self._reset_code)
+        connection = self._connection
         try:
             data = connection._core.read(self.stream_id, limit)
         except StreamReset as reset:
@@ -266,7 +298,7 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         if data == b"":
             self._receive_ended = True
         # Taking bytes may have made new credit worth telling the peer.
-        connection._flush_soon()
+        connection._endpoint._flush_soon()
         return data
 
     async def peek(self, size: int) -> bytes:
@@ -274,12 +306,14 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
 
         Meant for telling protocols apart by their first few bytes. Raises as `receive_some` does.
         """
-        with _Busy(self, "_receiving"):
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._require_open_for_receiving()
-            while len(self._peeked) < size and not self._receive_ended:
-                self._peeked += await self._receive(size - len(self._peeked))
-            return self._peeked[:size]
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this stream")
+        self._require_open_for_receiving()
+        while len(self._peeked) < size and not self._receive_ended:
+            data = self._take(size - len(self._peeked))
+            self._peeked += await self._wait_for_data(size - len(self._peeked)) if data is None else data
+        return self._peeked[:size]
 
     async def receive_all(self, *, limit: int) -> bytes:
         """Receive everything up to the end of the stream.
@@ -301,8 +335,8 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
             self._receive_ended = True
             self._peeked = b""
             self._connection._core.stop(self.stream_id, code)
-            self._connection._flush_soon()
-            self._receiving_wakeup.wake()
+            self._connection._endpoint._flush_soon()
+            self._wake_receiver()
 
     def _require_open_for_receiving(self) -> None:
         if self._closed:
@@ -319,21 +353,3 @@ class QuicStream(QuicSendStream, QuicReceiveStream, trio.abc.HalfCloseableStream
     __slots__ = ()
     _sends = True
     _receives = True
-
-
-class _Busy:
-    """Lets one task at a time into one direction of a stream."""
-
-    __slots__ = ("_flag", "_stream")
-
-    def __init__(self, stream: _StreamBase, flag: str) -> None:
-        self._stream = stream
-        self._flag = flag
-
-    def __enter__(self) -> None:
-        if getattr(self._stream, self._flag):
-            raise trio.BusyResourceError(f"another task is {self._flag[1:]} on this stream")
-        setattr(self._stream, self._flag, True)
-
-    def __exit__(self, *_: object) -> None:
-        setattr(self._stream, self._flag, False)

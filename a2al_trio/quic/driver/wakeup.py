@@ -14,23 +14,24 @@ class Wakeup:
     tick, so nothing can change in between.
     """
 
-    __slots__ = ("_task",)
+    __slots__ = ("task",)
 
     def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
+        self.task: trio.lowlevel.Task | None = None
+        """Who waits."""
 
     async def wait(self) -> None:
         """Wait for the next `wake`; a checkpoint, and cancel-safe."""
-        self._task = trio.lowlevel.current_task()
+        self.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
+            self.task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake(self) -> None:
         """Let the waiting task, if any, run in the next tick."""
-        task, self._task = self._task, None
+        task, self.task = self.task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
