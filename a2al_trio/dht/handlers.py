@@ -201,6 +201,8 @@ class Handlers:
                 chosen = []
         room -= sum(map(len, chosen))
         nodes = _fitting(self._encoded_nodes(body.target, message.sender), room)
+        if len(chosen) < len(records):
+            nodes = nodes[:1]  # how an asker sees that there are more records (spec 03 §8.3)
         reply = encode_find_value_response(nodes or None, observed, chosen)
         self._reply(message, source, MessageType.FIND_VALUE_RESPONSE, reply, routed=routed)
 
