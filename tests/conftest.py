@@ -36,7 +36,7 @@ def autojump_clock() -> trio.testing.MockClock:
 
 def _in_trio(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
-    def run(**arguments: Any) -> None:  # noqa: ANN401
+    def run(**arguments: Any) -> None:
         clock = next((v for v in arguments.values() if isinstance(v, trio.testing.MockClock)), None)
         trio.run(functools.partial(function, **arguments), clock=clock)
 

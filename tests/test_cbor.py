@@ -27,7 +27,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_agrees_with_another_codec_on_canonical_bytes(value: Any) -> None:  # noqa: ANN401
+def test_agrees_with_another_codec_on_canonical_bytes(value: Any) -> None:
     encoded = encode(value)
     assert encoded == cbor2.dumps(value, canonical=True)
     assert decode(encoded) == value
@@ -43,14 +43,14 @@ def test_any_bytes_are_canonical_or_refused(data: bytes) -> None:
 
 
 @given(values, st.data())
-def test_a_mutated_item_is_canonical_or_refused(value: Any, data: st.DataObject) -> None:  # noqa: ANN401
+def test_a_mutated_item_is_canonical_or_refused(value: Any, data: st.DataObject) -> None:
     encoded = bytearray(encode(value))
     encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
     test_any_bytes_are_canonical_or_refused.hypothesis.inner_test(bytes(encoded))  # type: ignore[attr-defined]
 
 
 @given(values, st.integers(0, 400))
-def test_every_prefix_is_refused(value: Any, cut: int) -> None:  # noqa: ANN401
+def test_every_prefix_is_refused(value: Any, cut: int) -> None:
     encoded = encode(value)
     if cut < len(encoded):
         with pytest.raises(CborDecodeError):
@@ -157,6 +157,6 @@ def test_maps_know_where_they_stood() -> None:
 
 
 @pytest.mark.parametrize("value", [2**64, -(2**64) - 1, {1.5: 0}, {None: 0}, {True: 0}, object(), {1, 2}, "\ud800"])
-def test_values_without_a_form_are_refused(value: Any) -> None:  # noqa: ANN401
+def test_values_without_a_form_are_refused(value: Any) -> None:
     with pytest.raises(CborEncodeError):
         encode(value)

@@ -60,7 +60,7 @@ async def their_server(
     *,
     retry: bool = False,
     ask: bool = False,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> AsyncIterator[tuple[AioquicPeer, SocketAddress]]:
     config = configuration(is_client=False, credentials=credentials(), **settings)
     async with (
@@ -71,7 +71,7 @@ async def their_server(
 
 
 @asynccontextmanager
-async def their_client(handler: Handler | None = None, **settings: Any) -> AsyncIterator[AioquicPeer]:  # noqa: ANN401
+async def their_client(handler: Handler | None = None, **settings: Any) -> AsyncIterator[AioquicPeer]:
     config = configuration(is_client=True, server_name="example.test", **settings)
     async with open_udp(LOOPBACK) as socket, open_aioquic(socket, config, handler=handler) as peer:
         yield peer

@@ -34,7 +34,7 @@ LEVELS = {
 EARLY_DATA = 0xFFFFFFFF
 
 
-def peer_context(*, is_client: bool, kind: str | None) -> Any:  # noqa: ANN401 - the peer has no types
+def peer_context(*, is_client: bool, kind: str | None) -> Any:
     context = peer_tls.Context(
         is_client=is_client,
         alpn_protocols=["test"],
@@ -50,7 +50,7 @@ def peer_context(*, is_client: bool, kind: str | None) -> Any:  # noqa: ANN401 -
     return context
 
 
-def converse(ours: Engine, peer: Any, *, now: float, peer_starts: bool) -> None:  # noqa: ANN401
+def converse(ours: Engine, peer: Any, *, now: float, peer_starts: bool) -> None:
     buffers = {epoch: Buffer(capacity=8192) for epoch in LEVELS}
     if peer_starts:
         peer.handle_message(b"", buffers)

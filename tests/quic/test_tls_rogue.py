@@ -66,7 +66,7 @@ class RogueServer(TlsServer):
             self._send(Level.HANDSHAKE, self.instead_of_certificate)
 
 
-def meet(rogue: dict[str, bytes], ticket: SessionTicket | None = None, **settings: Any) -> Pair:  # noqa: ANN401
+def meet(rogue: dict[str, bytes], ticket: SessionTicket | None = None, **settings: Any) -> Pair:
     client = client_tls(tickets=True, early_data=True, alpn=("test", "other"))
     pair = Pair(client, server_tls(**settings), ticket=ticket, seed="rogue")
     server = RogueServer(
@@ -78,7 +78,7 @@ def meet(rogue: dict[str, bytes], ticket: SessionTicket | None = None, **setting
     return pair.run()
 
 
-def alert_to(rogue: dict[str, bytes], **settings: Any) -> AlertDescription:  # noqa: ANN401
+def alert_to(rogue: dict[str, bytes], **settings: Any) -> AlertDescription:
     with pytest.raises(TlsAlert) as caught:
         meet(rogue, **settings)
     return caught.value.alert

@@ -112,20 +112,20 @@ def map_spans(data: bytes) -> dict[int, bytes]:
     return spans
 
 
-def _known(fields: Any, required: tuple[int, ...], optional: tuple[int, ...]) -> dict[int, Any]:  # noqa: ANN401
+def _known(fields: Any, required: tuple[int, ...], optional: tuple[int, ...]) -> dict[int, Any]:
     """What v0.2.0 would encode again: known keys, required ones always, optional ones unless empty."""
     fields = _numbered(fields)
     kept = {key: _plain(fields.get(key)) for key in required}
     return kept | {key: _plain(fields[key]) for key in optional if _plain(fields.get(key))}
 
 
-def _numbered(fields: Any) -> dict[Any, Any]:  # noqa: ANN401
+def _numbered(fields: Any) -> dict[Any, Any]:
     """The text key "1" counts as 1 unless that is there itself, as v0.2.0 reads it."""
     texts = {int(key): item for key, item in fields.items() if isinstance(key, str) and key.isdecimal()}
     return texts | {key: item for key, item in fields.items() if not (isinstance(key, str) and key.isdecimal())}
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     """Undefined counts as null and an array of numbers as a byte string, as v0.2.0 reads them."""
     if value is cbor2.undefined:
         return None
@@ -134,7 +134,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def canonical_record(fields: Any) -> dict[int, Any]:  # noqa: ANN401
+def canonical_record(fields: Any) -> dict[int, Any]:
     """The fields of a record v0.2.0 knows."""
     return _known(fields, *RECORD)
 

@@ -71,9 +71,7 @@ def _get_all(store: RecordStore, records: Sequence[SignedRecord], step: Mapping[
     return ()
 
 
-def _get_endpoint(
-    store: RecordStore, records: Sequence[SignedRecord], step: Mapping[str, Any]
-) -> Iterable[Deviation]:
+def _get_endpoint(store: RecordStore, records: Sequence[SignedRecord], step: Mapping[str, Any]) -> Iterable[Deviation]:
     found = store.endpoint(bytes.fromhex(step["key"]), step["now"])
     assert (None if found is None else records.index(found)) == step["record"]
     return ()

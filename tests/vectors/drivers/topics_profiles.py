@@ -46,7 +46,7 @@ def meta_of(case: Json) -> Json | None:
     return json.loads(case["meta_json"], parse_int=float) if case["meta_json"] else None
 
 
-def shown_meta(meta: Any) -> Any:  # noqa: ANN401
+def shown_meta(meta: Any) -> Any:
     """Meta as the files show it, byte strings as a map, with all numbers as floats."""
     match meta:
         case bool():
@@ -67,7 +67,7 @@ def key(case: Json) -> tuple[Deviation, ...]:
     return ()
 
 
-def topic_of(fields: Json, meta: Any) -> TopicPayload:  # noqa: ANN401
+def topic_of(fields: Json, meta: Any) -> TopicPayload:
     return TopicPayload(
         topic=fields["topic"],
         name=fields["name"],
@@ -103,7 +103,7 @@ def filter_(case: Json) -> tuple[Deviation, ...]:
     return ()
 
 
-def profile_of(fields: Json, meta: Any) -> ProfilePayload:  # noqa: ANN401
+def profile_of(fields: Json, meta: Any) -> ProfilePayload:
     return ProfilePayload(
         name=fields["name"],
         brief=fields["brief"],
