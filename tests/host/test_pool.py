@@ -1,0 +1,127 @@
+"""Connections shared for repeated dials, on a simulated network and against a dial that is told what to do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from a2al_trio.errors import ConnectError, NoRoute
+from a2al_trio.host import AgentConnection, Host
+from a2al_trio.host.pool import FIRST_PAUSE, LONGEST_PAUSE, BackingOff, ConnectionPool
+from a2al_trio.identity import Address
+from a2al_trio.testing import open_simnet
+from tests.host.world import identity, open_sim_host
+
+SEED, ALICE, BOB = identity(1), identity(2), identity(3)
+
+
+@asynccontextmanager
+async def two_hosts() -> AsyncIterator[tuple[Host, Host]]:
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("alice"), ALICE) as alice,
+        open_sim_host(net.host("bob"), BOB, seeds=(alice,)) as bob,
+    ):
+        await alice.publish()
+        yield alice, bob
+
+
+async def test_callers_share_one_dial(autojump_clock: trio.testing.MockClock) -> None:
+    async with two_hosts() as (_, bob):
+        found: list[AgentConnection] = []
+
+        async def ask() -> None:
+            found.append(await bob.pool.get(ALICE.address))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask)
+        assert len(set(found)) == 1
+        assert len(bob.connections) == len(bob.pool) == 1
+        assert bob.pool.live(ALICE.address) is found[0]
+
+
+async def test_a_dead_connection_is_replaced(autojump_clock: trio.testing.MockClock) -> None:
+    async with two_hosts() as (alice, bob):
+        first = await bob.pool.get(ALICE.address)
+        (await alice.accept()).close(0, "good night")
+        await first.wait_closed()
+        assert bob.pool.live(ALICE.address) is None
+        second = await bob.pool.get(ALICE.address)
+        assert second is not first
+        bob.pool.drop(ALICE.address)
+        assert second.close_reason is not None
+
+
+async def test_local_agents_have_connections_of_their_own(autojump_clock: trio.testing.MockClock) -> None:
+    other = identity(20)
+    async with two_hosts() as (_, bob):
+        bob.register_agent(other)
+        first, second = await bob.pool.get(ALICE.address), await bob.pool.get(ALICE.address, local=other.address)
+        assert (first.local, second.local) == (BOB.address, other.address)
+        assert await bob.pool.get(ALICE.address, local=BOB.address) is first
+
+
+async def test_a_cancelled_caller_does_not_stop_the_dial(autojump_clock: trio.testing.MockClock) -> None:
+    async with two_hosts() as (_, bob):
+        with trio.move_on_after(0.001) as limit:
+            await bob.pool.get(ALICE.address)
+        assert limit.cancelled_caught
+        await trio.sleep(1)
+        assert bob.pool.live(ALICE.address) is not None
+
+
+async def test_failures_are_not_repeated_at_once_and_pauses_double(autojump_clock: trio.testing.MockClock) -> None:
+    dials: list[float] = []
+
+    async def fail(peer: Address, *, local: Address | None) -> AgentConnection:
+        dials.append(trio.current_time())
+        await trio.sleep(1)
+        raise NoRoute(f"{peer} has published no endpoint")
+
+    async with trio.open_nursery() as nursery:
+        pool = ConnectionPool(fail, nursery, default=BOB.address)
+        pause = FIRST_PAUSE
+        for _ in range(7):
+            with pytest.raises(NoRoute):
+                await pool.get(ALICE.address)
+            with pytest.raises(BackingOff, match=f"not trying again for {pause:.0f} s: .*no endpoint") as caught:
+                await pool.get(ALICE.address)
+            assert caught.value.retry_at == trio.current_time() + pause
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        assert len(dials) == 7
+        pool.drop(ALICE.address)
+        with pytest.raises(NoRoute):
+            await pool.get(ALICE.address)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_dial_ends_even_if_nobody_waits(autojump_clock: trio.testing.MockClock) -> None:
+    async def hang(peer: Address, *, local: Address | None) -> AgentConnection:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with trio.open_nursery() as nursery:
+        pool = ConnectionPool(hang, nursery, default=BOB.address)
+        with pytest.raises(ConnectError, match="within 60 s"):
+            await pool.get(ALICE.address)
+
+
+async def test_the_connection_used_longest_ago_makes_room(autojump_clock: trio.testing.MockClock) -> None:
+    others = [identity(number) for number in (20, 21)]
+    async with two_hosts() as (alice, bob), trio.open_nursery() as nursery:
+        for other in others:
+            alice.register_agent(other)
+        await alice.publish()
+        pool = ConnectionPool(bob.open_connection, nursery, default=BOB.address, size=2)
+        first, second = await pool.get(ALICE.address), await pool.get(others[0].address)
+        await first.open_stream()
+        await trio.sleep(1)
+        await pool.get(others[1].address)
+        assert (first.close_reason, len(pool)) == (None, 2)
+        assert second.close_reason is not None, "the idle one goes, though it is younger"
+        assert second.close_reason.reason == "pool eviction"
