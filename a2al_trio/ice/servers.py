@@ -91,7 +91,7 @@ class TurnServer:
     Credentials may also stand in the URI (`turn:user:password@host`).
     """
 
-    url: str
+    url: str = attrs.field(repr=lambda url: repr(_masked(url)))
     credentials: TurnCredentials | None = None
 
     @property
@@ -110,7 +110,7 @@ class TurnServer:
 def parse_server(url: str) -> ServerAddress:
     """Read a STUN or TURN URI; raises `ConfigurationError`, which never repeats a password."""
     match = _URL.fullmatch(url.strip())
-    shown = re.sub(r":[^@]*@", ":...@", url)
+    shown = _masked(url)
     if match is None:
         raise ConfigurationError(f"{shown!r} is no STUN or TURN URI, such as stun:host:3478 or turn:host?transport=tcp")
     scheme = match["scheme"].lower()
@@ -126,6 +126,11 @@ def parse_server(url: str) -> ServerAddress:
         credentials = StaticCredentials(username, password) if username and password else None
     transport = (match["transport"] or ("tcp" if secure else "udp")).lower()
     return ServerAddress(match["host"].strip("[]"), port, relays, transport, secure, credentials)
+
+
+def _masked(url: str) -> str:
+    """The URI without what stands before its `@`."""
+    return re.sub(r":[^@]*@", ":...@", url)
 
 
 def decode_rest_answer(body: bytes) -> StaticCredentials:

@@ -46,6 +46,7 @@ _ANSWER_LIMIT: Final = 7.8
 _CHALLENGES: Final = 3
 _PERMISSION_REFRESH: Final = 120.0
 _CHANNEL_REFRESH: Final = 300.0
+_CHANNEL_LIFE: Final = 600.0
 _FORGET_PEER: Final = 300.0
 _MAX_PEERS: Final = 512
 _QUEUED_PER_PEER: Final = 16
@@ -83,6 +84,7 @@ class _Standing(Enum):
     NONE = auto()
     ASKED = auto()
     GRANTED = auto()
+    REFUSED = auto()
 
 
 @attrs.define(eq=False)
@@ -100,7 +102,8 @@ class _Peer:
     address: SocketAddress
     channel: int = 0
     channel_standing: _Standing = _Standing.NONE
-    channel_refresh_at: float = 0.0
+    channel_due_at: float = 0.0
+    channel_ends_at: float = 0.0
     sent: int = 0
     used_at: float = 0.0
     queue: deque[bytes] = attrs.Factory(lambda: deque(maxlen=_QUEUED_PER_PEER))
@@ -174,9 +177,7 @@ class TurnClient:
         if self._refresh_at is not None:
             times.append(self._refresh_at)
         times += [each.refresh_at for each in self._permissions.values() if each.standing is _Standing.GRANTED]
-        times += [
-            each.channel_refresh_at for each in self._channels.values() if each.channel_standing is _Standing.GRANTED
-        ]
+        times += [each.channel_due_at for each in self._channels.values() if each.channel_standing is _Standing.GRANTED]
         return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -199,11 +200,16 @@ class TurnClient:
 
     def _refresh_peers(self, now: float) -> None:
         for peer in list(self._peers.values()):
-            if now - peer.used_at >= _FORGET_PEER and peer.channel_standing is not _Standing.ASKED:
+            idle = now - peer.used_at >= _FORGET_PEER
+            if idle and peer.channel_standing in (_Standing.NONE, _Standing.REFUSED):
                 del self._peers[peer.address]
-                self._channels.pop(peer.channel, None)
-            elif peer.channel_standing is _Standing.GRANTED and now >= peer.channel_refresh_at:
-                self._bind(peer, now)
+            elif peer.channel_standing is _Standing.GRANTED and now >= peer.channel_due_at:
+                if now >= peer.channel_ends_at:
+                    del self._peers[peer.address], self._channels[peer.channel]
+                elif idle:
+                    peer.channel_due_at = peer.channel_ends_at  # until then the peer may still be heard through it
+                else:
+                    self._bind(peer, now)
         in_use = {peer.address.host for peer in self._peers.values()}
         for host, permission in list(self._permissions.items()):
             if permission.standing is _Standing.GRANTED and now >= permission.refresh_at:
@@ -229,8 +235,10 @@ class TurnClient:
         if permission.standing is not _Standing.GRANTED and not permission.refresh_at:
             entry.queue.append(bytes(data))
             return
-        if entry.channel_standing is _Standing.GRANTED or (entry.channel and entry.channel_refresh_at):
+        if entry.channel_ends_at > now:
             self._out.append(encode_channel_data(entry.channel, data, pad=self._reliable))
+            if entry.channel_standing is _Standing.GRANTED and entry.channel_ends_at - now < _CHANNEL_REFRESH:
+                self._bind(entry, now)
             return
         self._indicate(peer, data)
         if entry.sent >= _CHANNEL_AFTER and entry.channel_standing is _Standing.NONE:
@@ -364,7 +372,8 @@ class TurnClient:
     def _granted(self, subject: _Permission | _Peer | None, now: float) -> None:
         if isinstance(subject, _Peer):
             subject.channel_standing = _Standing.GRANTED
-            subject.channel_refresh_at = now + _CHANNEL_REFRESH
+            subject.channel_due_at = now + _CHANNEL_REFRESH
+            subject.channel_ends_at = now + _CHANNEL_LIFE
         elif isinstance(subject, _Permission):
             subject.standing = _Standing.GRANTED
             subject.refresh_at = now + _PERMISSION_REFRESH
@@ -376,10 +385,9 @@ class TurnClient:
     def _failed(self, transaction: _Transaction, reason: str, redirect: SocketAddress | None = None) -> None:
         subject = transaction.subject
         if isinstance(subject, _Peer):
-            # Send indications go on; another try comes with the next refusal-free life of the peer's entry.
-            subject.channel_refresh_at = 0.0
+            # Send indications do as well, for as long as the peer's entry lives.
+            subject.channel_standing, subject.channel_ends_at = _Standing.REFUSED, 0.0
             self._channels.pop(subject.channel, None)
-            subject.channel = 0
         elif isinstance(subject, _Permission):
             subject.standing, subject.refresh_at = _Standing.NONE, 0.0
             for host in [host for host, each in self._permissions.items() if each is subject]:

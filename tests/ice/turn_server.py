@@ -33,6 +33,11 @@ class Allocation:
     socket: DatagramSocket
     permitted: set[str] = attrs.Factory(set)
     channels: dict[int, SocketAddress] = attrs.Factory(dict)
+    bound_at: dict[int, float] = attrs.Factory(dict)
+
+    def expire(self, now: float) -> None:
+        for number in [number for number, at in self.bound_at.items() if now - at >= 600]:
+            del self.channels[number], self.bound_at[number]
 
 
 @attrs.define(eq=False)
@@ -62,6 +67,8 @@ class SimTurnServer:
 
     def take(self, data: bytes, source: SocketAddress) -> None:
         allocation = self.allocations.get(source)
+        if allocation is not None:
+            allocation.expire(trio.current_time())
         if is_channel_data(data):
             channel, payload = decode_channel_data(data)
             if allocation is not None and channel in allocation.channels:
@@ -140,7 +147,13 @@ class SimTurnServer:
         elif message.method == StunMethod.CHANNEL_BIND and peer is not None:
             number = int.from_bytes((message.get(Attribute.CHANNEL_NUMBER) or bytes(2))[:2], "big")
             allocation.permitted.add(peer.host)
+            if allocation.channels.get(number, peer) != peer or peer in (
+                bound for other, bound in allocation.channels.items() if other != number
+            ):
+                self.answer(message, source, [encode_error(400, "Bad Request")], key=self.key(), error=True)
+                return
             allocation.channels[number] = peer
+            allocation.bound_at[number] = trio.current_time()
         self.answer(message, source, attributes, key=self.key())
 
     def forward(self, allocation: Allocation, peer: SocketAddress, data: bytes) -> None:
@@ -158,6 +171,7 @@ class SimTurnServer:
             return
 
     def hand_over(self, allocation: Allocation, peer: SocketAddress, data: bytes) -> None:
+        allocation.expire(trio.current_time())
         channel = next((number for number, bound in allocation.channels.items() if bound == peer), None)
         if channel is not None:
             self.reply(allocation.client, encode_channel_data(channel, data, pad=False))
