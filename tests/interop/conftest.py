@@ -1,14 +1,15 @@
-"""Fixtures of the lab tests: a private network with reference nodes of two releases in it."""
+"""Fixtures of the lab tests: a private network with reference nodes of two releases in it, and hosts behind NATs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
 import pytest
 
+from tests.interop.nat_lab import POOL, NatLab, load_nat_lab
 from tests.interop.private_network import private_network, why_not
 from tests.interop.reference_node import ReferenceNode, find_binary, open_reference_node
 
@@ -57,3 +58,18 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     binary = find_binary(request.param)
     with private_network(*REFERENCE_HOSTS, *OUR_HOSTS):
         yield Lab(binary, tmp_path)
+
+
+@pytest.fixture
+def open_nat_lab() -> Callable[..., AbstractContextManager[NatLab]]:
+    """Opens a lab of hosts behind NATs: `with open_nat_lab(a="open", b="symmetric") as lab`.
+
+    Each host is its kind, or its settings; see the lab's own description.
+    """
+    module = load_nat_lab()
+
+    def open_lab(**hosts: object) -> AbstractContextManager[NatLab]:
+        lab: AbstractContextManager[NatLab] = module.Lab({"hosts": hosts, "pool": list(POOL)})
+        return lab
+
+    return open_lab

@@ -10,10 +10,10 @@ import importlib.util
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import httpx
@@ -23,7 +23,7 @@ import trio
 from a2al_trio.net.address import SocketAddress
 from tests.interop.private_network import assert_no_way_out
 
-__all__ = ["PORT", "ReferenceAgent", "ReferenceNode", "find_binary", "open_reference_node"]
+__all__ = ["PORT", "Client", "Place", "ReferenceAgent", "ReferenceNode", "find_binary", "open_reference_node"]
 
 Json = dict[str, Any]
 PORT = 4121
@@ -48,6 +48,37 @@ def find_binary(release: str) -> Path:
     return binary
 
 
+class Client(Protocol):
+    """What asks the REST interface: `httpx.AsyncClient`, or one that does so in another network."""
+
+    async def request(self, method: str, url: str, *, json: Json | None = None) -> httpx.Response:
+        """Make one request."""
+
+
+class Place(Protocol):
+    """Where a daemon runs."""
+
+    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a program there."""
+
+    def client(self, base_url: str) -> AbstractAsyncContextManager[Client]:
+        """A client whose requests are made there."""
+
+
+class Here:
+    """The network of the calling thread, which must have no way out."""
+
+    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """See `Place`."""
+        # Started by this very thread: Trio would use a worker thread, which may be in another network.
+        assert_no_way_out()
+        return subprocess.Popen(argv, **options)
+
+    def client(self, base_url: str) -> AbstractAsyncContextManager[Client]:
+        """See `Place`."""
+        return httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=None)
+
+
 @attrs.frozen
 class ReferenceAgent:
     """An agent registered on a reference node."""
@@ -65,7 +96,7 @@ class ReferenceNode:
     aid: str
     version: str
     log: Path
-    _client: httpx.AsyncClient
+    _client: Client
 
     @property
     def address(self) -> SocketAddress:
@@ -79,7 +110,7 @@ class ReferenceNode:
 
     async def get(self, path: str) -> Json:
         """Ask the REST interface; fails the test on any error status."""
-        return self._answer(await self._client.get(path))
+        return self._answer(await self._client.request("GET", path))
 
     async def post(self, path: str, body: Json | None = None) -> Json:
         """Ask the REST interface; fails the test on any error status."""
@@ -87,7 +118,7 @@ class ReferenceNode:
 
     async def post_any(self, path: str, body: Json | None = None) -> httpx.Response:
         """Ask the REST interface and take any status."""
-        return await self._client.post(path, json=body or {})
+        return await self._client.request("POST", path, json=body or {})
 
     @staticmethod
     def _answer(response: httpx.Response) -> Json:
@@ -121,7 +152,7 @@ class ReferenceNode:
 
     async def stored_records(self) -> list[tuple[str, int]]:
         """What its DHT store holds: the hex form of each record's AID, and its type."""
-        response = await self._client.get("/debug/store")
+        response = await self._client.request("GET", "/debug/store")
         return [(entry["address_hex"], entry["rec_type"]) for entry in response.json()]
 
     async def publish(self, aid: str) -> int:
@@ -157,9 +188,14 @@ async def open_reference_node(
     api_port: int,
     bootstrap: tuple[str, ...] = (),
     hub: bool = False,
-    settings: str = "",
+    settings: Sequence[str] = (),
+    place: Place | None = None,
 ) -> AsyncIterator[ReferenceNode]:
-    """Run a daemon on `host` until the block ends; ready means that its own record is published."""
+    """Run a daemon on `host` until the block ends; ready means that its own record is published.
+
+    `settings` are further lines of its configuration.
+    """
+    place = place or Here()
     config = [
         f'listen_addr = "{host}:{PORT}"',
         f'api_addr = "127.0.0.1:{api_port}"',
@@ -171,10 +207,10 @@ async def open_reference_node(
     if hub:
         config.append(f'signal_listen_addr = "{host}:{PORT}"')
     log = directory / "log"
-    process = _start(binary, directory, "\n".join([*config, settings, ""]), log)
+    process = _start(place, binary, directory, config="\n".join([*config, *settings, ""]))
     try:
         api = f"http://127.0.0.1:{api_port}"
-        async with httpx.AsyncClient(base_url=api, trust_env=False, timeout=None) as client:
+        async with place.client(api) as client:
             status = await _published(client, process)
             yield ReferenceNode(host, status["node_aid"], status["version"], log, client)
     finally:
@@ -185,13 +221,11 @@ async def open_reference_node(
         print(f"--- end of the log of {host}", *log.read_text(errors="replace").splitlines()[-60:], sep="\n")
 
 
-def _start(binary: Path, directory: Path, config: str, log: Path) -> subprocess.Popen[bytes]:
-    # Started by this very thread: Trio would use a worker thread, which may be in another network.
-    assert_no_way_out()
+def _start(place: Place, binary: Path, directory: Path, *, config: str) -> subprocess.Popen[bytes]:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.toml").write_text(config)
-    with log.open("wb") as output:
-        return subprocess.Popen(
+    with (directory / "log").open("wb") as output:
+        return place.start(
             [str(binary), "--data-dir", str(directory), "-no-open-browser"],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -200,12 +234,12 @@ def _start(binary: Path, directory: Path, config: str, log: Path) -> subprocess.
         )
 
 
-async def _published(client: httpx.AsyncClient, process: subprocess.Popen[bytes]) -> Json:
+async def _published(client: Client, process: subprocess.Popen[bytes]) -> Json:
     while True:
         assert process.poll() is None, "the daemon ended at once"
         try:
-            response = await client.get("/status")
-        except httpx.TransportError:
+            response = await client.request("GET", "/status")
+        except (httpx.TransportError, OSError):
             pass
         else:
             status: Json = response.json()
