@@ -129,7 +129,7 @@ class QuicEndpointCore:
         if not data:
             return
         cid_end = 1 + self.config.connection_id_length
-        if not data[0] & 0x80 and len(data) > size:
+        if not data[0] & 0x80 and len(data) > size >= cid_end + SAMPLE_END:
             connection = self._by_cid.get(bytes(data[1:cid_end]))
             path = connection.migration.path_for(batch.source, batch.local_host) if connection is not None else None
             if connection is not None and path is not None:

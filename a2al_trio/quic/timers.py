@@ -80,7 +80,9 @@ class Timers:
             self.discard_keys_at,
             connection.paths.next_challenge_deadline,
         ]
-        deadlines += [space.acks.due_at for space in connection.spaces if not space.discarded]
+        deadlines += [space.acks.due_at for space in connection.spaces[:2] if space.send_keys is not None]
+        if connection.one_rtt is not None:
+            deadlines.append(connection.application.acks.due_at)
         recovery = connection.recovery.next_timeout(path)
         if recovery is not None:
             deadlines.append(recovery)
