@@ -41,7 +41,7 @@ IO_MODULES = frozenset(
         "signaling.client",
         "signaling.hub",
         "signaling.websocket",
-        "punch.pool",
+        "punch",
         "host",
         "http",
         "debug",

@@ -8,6 +8,7 @@ import attrs
 
 from a2al_trio.dht import DhtConfig
 from a2al_trio.errors import ConfigurationError
+from a2al_trio.ice import TurnServer
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicConfig
 
@@ -79,7 +80,25 @@ class HostConfig:
     """How many peers must agree on our public address before we publish it (spec 05 §3)."""
 
     signal_urls: tuple[str, ...] = ()
-    """Signaling hubs to publish, in order of preference."""
+    """Signaling hubs to be called at, `ws://host:port` or `wss://`, in order of preference.
+
+    Empty uses those on the bootstrap nodes (spec 06 §6). Records name the hubs that answer.
+    """
+
+    stun_servers: tuple[str, ...] = ()
+    """STUN servers, such as `stun:host:3478`, which tell our public address; empty asks the hosts of the hubs."""
+
+    turn_servers: tuple[TurnServer, ...] = ()
+    """Relays for peers who cannot meet directly; both sides may bring their own."""
+
+    relay_only: bool = False
+    """Meet over relays only, so that peers learn none of our addresses; direct dials are still made."""
+
+    ip_echo_urls: tuple[str, ...] = ()
+    """Web pages that show the visitor's IP address and nothing else, asked when no STUN server knows ours."""
+
+    port_mapping: bool = False
+    """Have the router forward our port, by PCP, NAT-PMP or UPnP."""
 
     endpoint_ttl: int = 3600
     """Seconds a published endpoint record stays valid."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -29,9 +30,12 @@ from a2al_trio.host.config import HostConfig, parse_endpoint
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import ControlReply
 from a2al_trio.host.dial import Dialler
+from a2al_trio.host.hubs import HubRegistrations, ice_config, open_hubs
 from a2al_trio.host.mailbox import Mailbox
+from a2al_trio.host.meet import Meetings
 from a2al_trio.host.pool import ConnectionPool, MailCourier
 from a2al_trio.host.publish import Publisher
+from a2al_trio.host.reach import Reach
 from a2al_trio.host.records import Records
 from a2al_trio.host.report import debug_data
 from a2al_trio.host.service_streams import AccessRule
@@ -39,10 +43,12 @@ from a2al_trio.host.shelf import Shelf
 from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.host.topics import Topics
+from a2al_trio.ice import IceNetwork, SystemNetwork
 from a2al_trio.identity import Address, Identity, NodeId
 from a2al_trio.nat.sense import NatSense
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import Mux, open_mux
+from a2al_trio.punch import MeetingPlace
 from a2al_trio.quic import open_quic
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.wire import EndpointPayload, SignedRecord, WireDecodeError
@@ -73,7 +79,8 @@ class Host:
         *,
         agents: AgentTable,
         dht: Dht,
-        dialler: Dialler,
+        reach: Reach,
+        hubs: HubRegistrations,
         admission: Admission,
         publisher: Publisher,
         connections: weakref.WeakSet[AgentConnection],
@@ -82,7 +89,8 @@ class Host:
         tolerance: int,
     ) -> None:
         self._agents = agents
-        self._dialler = dialler
+        self._reach = reach
+        self._hubs = hubs
         self._admission = admission
         self._publisher = publisher
         self._connections = connections
@@ -162,12 +170,14 @@ class Host:
         Raises ConfigurationError if it is registered already, or if its key or delegation proof does not fit.
         """
         self._agents.register(identity)
+        self._hubs.agents_changed()
 
     def unregister_agent(self, address: Address) -> None:
         """Remove an agent and stop keeping its record alive; the default agent and unknown ones stay as they are."""
         if address != self.address:
             self._publisher.forget(address)
             self._agents.unregister(address)
+            self._hubs.agents_changed()
             self.mailbox.forget(address)
 
     def build_endpoint_payload(self) -> EndpointPayload:
@@ -180,6 +190,7 @@ class Host:
         Each record is in the DHT when this returns, at as many nodes as took it. Raises NoRoute if no address
         is known at which others could reach this host.
         """
+        await self._hubs.wait_tried()
         return await self._publisher.publish_all()
 
     async def publish_endpoint(
@@ -236,10 +247,10 @@ class Host:
         """
         self._agents.get(local)
         if at is not None:
-            return await self._dialler.dial(peer, at, local=local)
+            return await self._reach.dialler.dial(peer, at, local=local)
         found = record or await self.resolve(peer)
         try:
-            return await self._dialler.dial_record(peer, found.payload, local=local)
+            return await self._reach.connect(peer, found.payload, local=local)
         except A2alError:
             if record is None:
                 # The record has led nowhere: the next resolve asks the network (spec 04 §17 D16).
@@ -314,21 +325,21 @@ async def open_host_over(
     identity: Identity,
     config: HostConfig,
     *,
+    network: IceNetwork | None = None,
     unix_time: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> AsyncIterator[Host]:
     """Run a host over a mux that the caller owns, such as one on a simulated socket; see `open_host`.
 
+    `network` is where ICE finds its sockets, and hubs and relays are dialled: this machine's unless given.
     `unix_time` is wall time in seconds, which records and certificates carry.
     """
-    if identity.is_delegated:
-        raise ConfigurationError(
-            f"{identity.address} is a delegated agent; open the host with a node identity of its own "
-            "(Identity.generate) and register the agent on it"
-        )
+    _require_own_key(identity)
     agents = AgentTable(identity, unix_time=unix_time, tolerance=config.clock_tolerance)
     tls = AgentTls(agents, unix_time=unix_time, tolerance=config.clock_tolerance)
     sense = NatSense(config.min_observed_peers)
+    network = network or SystemNetwork()
+    place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
     publisher: Publisher | None = None
     host: Host | None = None
@@ -361,6 +372,7 @@ async def open_host_over(
             unix_time=unix_time,
             entropy=entropy,
         ) as dht,
+        open_hubs(config, agents, network) as hubs,
         open_service_nursery("host") as nursery,
     ):
         shelf = Shelf(dht, unix_time, config.clock_tolerance, mail_kept)
@@ -373,11 +385,13 @@ async def open_host_over(
 
         dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply, connections.add)
         admission = Admission(agents, tls, shelf, config.max_connections, connections.add)
-        publisher = Publisher(config, agents, dht, sense, quic.local_address, unix_time)
+        meetings = Meetings(place, agents, tls, dialler, admission, nursery)
+        publisher = Publisher(config, agents, dht, sense, quic.local_address, unix_time, lambda: hubs.published)
         host = Host(
             agents=agents,
             dht=dht,
-            dialler=dialler,
+            reach=Reach(agents, dialler, meetings, functools.partial(_round_trips, dht)),
+            hubs=hubs,
             admission=admission,
             publisher=publisher,
             connections=connections,
@@ -387,7 +401,22 @@ async def open_host_over(
         )
         nursery.start_soon(admission.run, quic)
         nursery.start_soon(publisher.keep_fresh)
+        nursery.start_soon(hubs.run, meetings.answer, publisher.reconsider)
         yield host
+
+
+def _require_own_key(identity: Identity) -> None:
+    if identity.is_delegated:
+        raise ConfigurationError(
+            f"{identity.address} is a delegated agent; open the host with a node identity of its own "
+            "(Identity.generate) and register the agent on it"
+        )
+
+
+def _round_trips(dht: Dht) -> list[float]:
+    """Round-trip times to the nodes we know, in seconds."""
+    times = (dht.round_trip(contact.node_id) for contact in dht.contacts())
+    return [seconds for seconds in times if seconds is not None]
 
 
 async def _seed_addresses(seeds: Sequence[str]) -> list[SocketAddress]:

@@ -41,6 +41,8 @@ class Publisher:
     sense: NatSense
     quic_address: SocketAddress
     unix_time: Callable[[], float]
+    hubs: Callable[[], tuple[str, ...]]
+    """The signaling hubs at which our agents can be called."""
     _sequences: dict[Address, int] = attrs.field(factory=dict)
     _kept: set[Address] = attrs.field(factory=set)
     _published: EndpointPayload | None = None
@@ -56,7 +58,7 @@ class Publisher:
                 "this host knows no address at which others could reach it: join through a public node, "
                 "or set fallback_host to an address that leads here"
             )
-        signals = self.config.signal_urls
+        signals = self.hubs()
         nat_type = self.sense.nat_type(trio.current_time())
         return EndpointPayload(
             endpoints=tuple(urls), nat_type=int(nat_type), signal=signals[0] if signals else "", signals=signals

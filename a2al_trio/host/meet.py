@@ -1,0 +1,163 @@
+"""Agent connections through NATs: calls we make and calls we answer at signaling hubs (spec 06 §7, §15).
+
+A call lives in a task of the host, for the connection needs its ICE session to the end. Whoever waits for it and is
+cancelled leaves at once; the call itself is then ended where that is safe.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from a2al_trio.errors import A2alError, ConnectError, ConnectionLost
+from a2al_trio.host.accept import Admission, AdmittedCall
+from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.dial import Dialler, raise_if_mismatch
+from a2al_trio.host.tls import AgentTls
+from a2al_trio.identity import Address
+from a2al_trio.punch import Meeting, MeetingPlace, open_incoming, open_outgoing
+from a2al_trio.signaling import IncomingCall
+
+__all__ = ["Meetings"]
+
+logger = logging.getLogger(__name__)
+
+LINGER = 0.5
+"""Seconds an ended connection stays, so that a peer which missed our goodbye and goes on sending gets it again."""
+
+
+@attrs.define(eq=False)
+class _Call:
+    """A call of ours, between the task that waits for its connection and the one that keeps it."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    settled: trio.Event = attrs.field(factory=trio.Event)
+    connection: AgentConnection | None = None
+    error: BaseException | None = None
+    has_path: bool = False
+    abandoned: bool = False
+
+    def note_path(self) -> None:
+        self.has_path = True
+
+    def settle(self, connection: AgentConnection) -> bool:
+        self.connection = connection
+        self.settled.set()
+        return not self.abandoned
+
+    def fail(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self.settled.set()
+
+    def abandon(self) -> None:
+        """Nobody wants the connection any more.
+
+        Between the choice of a path and the end of the handshake a reference peer must not be left: it would never
+        answer this pair again (spec 06 §14 no. 6). The call then goes on without us and ends itself.
+        """
+        self.abandoned = True
+        if self.connection is not None:
+            self.connection.close(0, "superseded by faster candidate")
+        elif not self.has_path:
+            self.scope.cancel()
+
+
+@attrs.define
+class Meetings:
+    """Calls agents at hubs and answers calls; `background` is the nursery of the host that owns this."""
+
+    place: MeetingPlace
+    agents: AgentTable
+    tls: AgentTls
+    dialler: Dialler
+    admission: Admission
+    background: trio.Nursery
+    _calling: dict[tuple[Address, Address], trio.Event] = attrs.field(factory=dict)
+
+    async def call(self, peer: Address, hubs: Sequence[str], *, local: Address) -> AgentConnection:
+        """Meet an agent through one of the hubs its record names.
+
+        Raises what `open_outgoing` raises, IdentityMismatch if somebody else answers.
+        """
+        async with self._alone(local, peer):
+            call = _Call()
+            self.background.start_soon(self._keep_call, call, peer, hubs, local)
+            try:
+                await call.settled.wait()
+            except BaseException:
+                call.abandon()
+                raise
+        if call.connection is None:
+            assert call.error is not None
+            raise call.error
+        return call.connection
+
+    @asynccontextmanager
+    async def _alone(self, local: Address, peer: Address) -> AsyncIterator[None]:
+        """One call of a pair at a time: hubs would pair two callers with each other (spec 06 Q6)."""
+        pair = (local, peer)
+        while (earlier := self._calling.get(pair)) is not None:
+            await earlier.wait()
+        over = self._calling[pair] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._calling[pair]
+            over.set()
+
+    async def answer(self, call: IncomingCall) -> None:
+        """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""
+        caller, target = Address.parse(call.caller), Address.parse(call.target)
+        try:
+            tls = self.tls.dialling(caller, target)
+            async with open_incoming(self.place, call, remote=caller, tls=tls) as meeting:
+                if meeting.is_client:
+                    connection = await self._introduce(meeting, caller, target)
+                    if not self.admission.hand_over(connection):
+                        connection.close(1, "too many connections")
+                    await connection.wait_closed()
+                else:
+                    announced = AdmittedCall(caller=caller, path=lambda: meeting.description)
+                    await self.admission.keep(meeting.quic, announced)
+                await trio.sleep(LINGER)
+        except A2alError as error:
+            logger.debug("call from %s to %s over %s failed: %s", caller, target, call.hub, error)
+
+    async def _keep_call(self, call: _Call, peer: Address, hubs: Sequence[str], local: Address) -> None:
+        try:
+            with call.scope:
+                await self._run_call(call, peer, hubs, local)
+        except ConnectionLost as lost:
+            try:
+                raise_if_mismatch(lost, f"whoever answers for {peer} is somebody else")
+            except ConnectError as error:
+                call.fail(error)
+            call.fail(lost)
+        except (A2alError, OSError) as error:
+            call.fail(error)
+        finally:
+            # The host is closing, or the call was abandoned.
+            call.fail(ConnectError(f"the call to {peer} was given up"))
+
+    async def _run_call(self, call: _Call, peer: Address, hubs: Sequence[str], local: Address) -> None:
+        tls = self.tls.dialling(peer, local)
+        async with open_outgoing(
+            self.place, hubs, local=local, remote=peer, tls=tls, on_path=call.note_path
+        ) as meeting:
+            if meeting.is_client:
+                connection = await self._introduce(meeting, peer, local)
+                if not call.settle(connection):
+                    connection.close(0, "superseded by faster candidate")
+                await connection.wait_closed()
+            else:
+                expected = AdmittedCall(caller=peer, path=lambda: meeting.description, hand_over=call.settle)
+                await self.admission.keep(meeting.quic, expected)
+            await trio.sleep(LINGER)
+
+    async def _introduce(self, meeting: Meeting, peer: Address, local: Address) -> AgentConnection:
+        return await self.dialler.introduce(meeting.quic, peer, local, path=lambda: meeting.description)

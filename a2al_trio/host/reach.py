@@ -1,0 +1,136 @@
+"""Reaching the agent of a record: directly and through a hub, in one race (spec 04 §10.2–10.4)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from a2al_trio.errors import AttemptFailure, ConnectError, IdentityMismatch, NoRoute
+from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.config import CONNECT_STAGGER, ICE_STAGGER
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.dial import Dialler
+from a2al_trio.host.meet import Meetings
+from a2al_trio.host.targets import Endpoint, interleave_families, plan_path
+from a2al_trio.identity import Address
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.scopes import Attempt, race
+from a2al_trio.signaling import SignalingError
+from a2al_trio.wire import EndpointPayload
+
+__all__ = ["Reach", "head_start"]
+
+logger = logging.getLogger(__name__)
+
+HANDSHAKE_TRIPS = 6
+"""Round trips in which a direct dial that works at all has long been answered: it takes two."""
+
+
+@attrs.define
+class Reach:
+    """Decides by a record how to reach its agent, and does it."""
+
+    agents: AgentTable
+    dialler: Dialler
+    meetings: Meetings
+    round_trips: Callable[[], Iterable[float]]
+    """Round-trip times to other nodes, in seconds: what is usual on our side of the world."""
+
+    async def connect(
+        self, peer: Address, payload: EndpointPayload, *, local: Address | None = None
+    ) -> AgentConnection:
+        """Race the endpoints of a record, and a meeting at its hubs after their head start.
+
+        Raises NoRoute if there is nothing to try, IdentityMismatch if only strangers answered, and ConnectError
+        naming every attempt otherwise.
+        """
+        source = self.agents.get(local).address
+        plan = plan_path(payload)
+        addresses = await self._dialable(plan.direct)
+        attempts = []
+        if addresses:
+            attempts.append(Attempt("direct", functools.partial(self._dial_all, peer, addresses, source)))
+        if plan.signals:
+            meet = functools.partial(self._meet, peer, plan.signals, plan.deferred, source)
+            attempts.append(Attempt(f"ICE through {', '.join(plan.signals)}", meet))
+        if not attempts:
+            raise NoRoute(_nothing_to_dial(peer, payload))
+        try:
+            return await race(attempts, stagger=head_start(self.round_trips()), discard=_superseded)
+        except ConnectError as error:
+            raise _summary(peer, _flat(error.attempts)) from error
+
+    async def _dial_all(self, peer: Address, addresses: Sequence[SocketAddress], local: Address) -> AgentConnection:
+        """Happy Eyeballs: 250 ms apart, and the next at once when one fails (spec 04 §10.3)."""
+        attempts = [
+            Attempt(str(address), functools.partial(self.dialler.dial, peer, address, local=local))
+            for address in addresses
+        ]
+        return await race(attempts, stagger=CONNECT_STAGGER, discard=_superseded)
+
+    async def _meet(
+        self, peer: Address, hubs: Sequence[str], deferred: Sequence[Endpoint], local: Address
+    ) -> AgentConnection:
+        """Meet at a hub; if no hub brings us together, dial what the NAT in front of the peer may yet let in."""
+        try:
+            return await self.meetings.call(peer, hubs, local=local)
+        except (SignalingError, ConnectError) as error:
+            addresses = await self._dialable(deferred)
+            if not addresses or isinstance(error, IdentityMismatch):
+                raise
+            failed = _flat([AttemptFailure(f"ICE through {', '.join(hubs)}", error)])
+        try:
+            return await self._dial_all(peer, addresses, local)
+        except ConnectError as error:
+            raise ConnectError(f"cannot connect to {peer}", (*failed, *error.attempts)) from error
+
+    async def _dialable(self, endpoints: Iterable[Endpoint]) -> list[SocketAddress]:
+        """Addresses a packet of ours can get to: no IPv6 from an IPv4-only socket, no port 0."""
+        ipv6 = self.dialler.quic.local_address.is_ipv6
+        found: list[SocketAddress] = []
+        for endpoint in endpoints:
+            if (address := endpoint.address) is not None:
+                found.append(address)
+                continue
+            try:
+                found += await self.meetings.place.network.resolve(endpoint.host, endpoint.port)
+            except OSError as error:
+                logger.debug("endpoint %s does not resolve: %s", endpoint.host, error)
+        return [address for address in interleave_families(found) if address.port and (ipv6 or not address.is_ipv6)]
+
+
+def head_start(round_trips: Iterable[float]) -> float:
+    """Seconds that direct dials have before ICE begins: 2 s, or several of the longest round trips we know of.
+
+    A direct dial that was not answered in that time is not worth waiting for; it goes on beside ICE.
+    """
+    longest = max(round_trips, default=ICE_STAGGER)
+    return min(ICE_STAGGER, max(CONNECT_STAGGER, HANDSHAKE_TRIPS * longest))
+
+
+def _flat(attempts: Iterable[AttemptFailure]) -> tuple[AttemptFailure, ...]:
+    """Each way that was tried, those inside of a group of attempts included."""
+    found: list[AttemptFailure] = []
+    for attempt in attempts:
+        inner = attempt.error.attempts if isinstance(attempt.error, ConnectError) else ()
+        found += inner or (attempt,)
+    return tuple(found)
+
+
+def _summary(peer: Address, attempts: tuple[AttemptFailure, ...]) -> ConnectError:
+    if attempts and all(isinstance(attempt.error, IdentityMismatch) for attempt in attempts):
+        return IdentityMismatch(f"cannot connect to {peer}, somebody else answers", attempts)
+    return ConnectError(f"cannot connect to {peer}", attempts)
+
+
+def _superseded(connection: AgentConnection) -> None:
+    connection.close(0, "superseded by faster candidate")
+
+
+def _nothing_to_dial(peer: Address, payload: EndpointPayload) -> str:
+    if payload.endpoints:
+        return f"none of the endpoints {peer} published can be dialled from here: {', '.join(payload.endpoints[:8])}"
+    return f"{peer} has published no endpoint"

@@ -1,0 +1,140 @@
+"""Two agents meet at a hub: ICE through its room, and QUIC over the path that comes of it (spec 06 §9, §14).
+
+ICE, its relays, QUIC and the room are one scope. Leaving it says goodbye over QUIC, closes all sockets and gives
+relays back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from a2al_trio.errors import ConnectError
+from a2al_trio.ice import IceConfig, IceNetwork, IcePath, IceSession, SystemNetwork, open_ice_session
+from a2al_trio.identity import Address
+from a2al_trio.quic import ClientTls, QuicConfig, QuicConnection, QuicEndpoint, ServerTls, open_quic
+from a2al_trio.scopes import open_service_nursery
+from a2al_trio.signaling import IncomingCall, Room, open_call
+
+__all__ = ["Meeting", "MeetingPlace", "open_incoming", "open_outgoing"]
+
+DIAL_LIMIT = 20.0
+"""Seconds the listening side waits for a QUIC handshake after ICE has succeeded (spec 06 §14 no. 4)."""
+
+_Join = Callable[[tuple[str, str]], AbstractAsyncContextManager[Room]]
+
+
+@attrs.frozen(kw_only=True)
+class MeetingPlace:
+    """What all meetings of a host share: its network, where ICE looks for paths, QUIC and what a listener shows."""
+
+    ice: IceConfig
+    quic: QuicConfig
+    server: ServerTls
+    network: IceNetwork = attrs.field(factory=SystemNetwork)
+
+    async def dial_hub(self, host: str, port: int, tls: bool) -> trio.abc.Stream:
+        """Connect to a hub."""
+        return await self.network.open_stream(host, port, tls=tls)
+
+
+@attrs.frozen(eq=False)
+class Meeting:
+    """A QUIC connection over an ICE path. `is_client` says that it is for us to open the first stream."""
+
+    quic: QuicConnection
+    path: IcePath
+    is_client: bool
+
+    @property
+    def description(self) -> str:
+        """The path in words."""
+        return f"{'relayed' if self.path.relayed else 'ICE'} {self.path.description}"
+
+
+@asynccontextmanager
+async def open_outgoing(
+    place: MeetingPlace,
+    hubs: Sequence[str],
+    *,
+    local: Address,
+    remote: Address,
+    tls: ClientTls,
+    on_path: Callable[[], object] = lambda: None,
+) -> AsyncIterator[Meeting]:
+    """Call agent `remote` as `local` through the first of `hubs` where it answers, and connect.
+
+    `tls` are the settings for dialling the peer. `on_path` is called once ICE has found a path: a reference peer
+    breaks if it is left before the handshake is complete (spec 06 §14 no. 6). Raises `SignalingError`, `IceError`,
+    `ConnectionLost` or `ConnectError`.
+    """
+
+    def join(credentials: tuple[str, str]) -> AbstractAsyncContextManager[Room]:
+        return open_call(hubs, local=str(local), remote=str(remote), credentials=credentials, dial=place.dial_hub)
+
+    async with _open_meeting(place, join, remote=remote, tls=tls, controlling=True, on_path=on_path) as meeting:
+        yield meeting
+
+
+@asynccontextmanager
+async def open_incoming(
+    place: MeetingPlace, call: IncomingCall, *, remote: Address, tls: ClientTls
+) -> AsyncIterator[Meeting]:
+    """Answer a call of agent `remote` on the hub that told of it; otherwise as `open_outgoing`.
+
+    Later calls of the pair supersede this one until the connection stands (spec 06 D5).
+    """
+
+    def join(credentials: tuple[str, str]) -> AbstractAsyncContextManager[Room]:
+        return call.join(credentials=credentials)
+
+    opened = _open_meeting(place, join, remote=remote, tls=tls, controlling=False, on_path=lambda: None)
+    async with opened as meeting:
+        call.release()
+        yield meeting
+
+
+@asynccontextmanager
+async def _open_meeting(
+    place: MeetingPlace,
+    join: _Join,
+    *,
+    remote: Address,
+    tls: ClientTls,
+    controlling: bool,
+    on_path: Callable[[], object],
+) -> AsyncIterator[Meeting]:
+    async with (
+        open_ice_session(controlling=controlling, config=place.ice, network=place.network) as session,
+        open_quic(session.path, place.quic, server=place.server, accept_queue=1) as endpoint,
+        open_service_nursery("meeting") as nursery,
+    ):
+        # The room stays open until the handshake is done, as peers take its end for the end of the call (Q8).
+        async with join(session.credentials) as room:
+            path = await session.connect(room)
+            on_path()
+            # In glare ICE settles who is who, whoever called (spec 06 D2).
+            is_client = session.controlling
+            shake_hands = partial(_dial, endpoint, path, remote, tls) if is_client else partial(_accept, endpoint)
+            quic = await shake_hands()
+        nursery.start_soon(_end_with_path, session, quic)
+        yield Meeting(quic, path, is_client)
+
+
+async def _dial(endpoint: QuicEndpoint, path: IcePath, remote: Address, tls: ClientTls) -> QuicConnection:
+    return await endpoint.connect(path.peer_address, tls=tls, server_name=str(remote))
+
+
+async def _accept(endpoint: QuicEndpoint) -> QuicConnection:
+    with trio.move_on_after(DIAL_LIMIT):
+        return await endpoint.accept()
+    raise ConnectError(f"the peer found a path but did not dial within {DIAL_LIMIT:.0f} s")
+
+
+async def _end_with_path(session: IceSession, quic: QuicConnection) -> None:
+    """Consent withdrawn, or a peer that vanished, ends the connection at once (RFC 7675 §5.1)."""
+    quic.lose(await session.wait_lost())
