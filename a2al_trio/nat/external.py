@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -29,6 +30,7 @@ CACHE_LIFETIME = 300.0
 FAILURE_PAUSE = 60.0
 """Seconds before they are asked again when none has (spec 04 §17 D18)."""
 DNS_LIMIT = 3.0
+STUN_PORT = 3478
 HTTP_LIMIT = 5.0
 MAX_BODY = 64
 
@@ -92,16 +94,24 @@ class ExternalAddress:
 
 
 async def resolve_server(server: str, *, ipv6: bool) -> list[SocketAddress]:
-    """The first address of `host:port` per family; [] if the name does not resolve within 3 s."""
-    host, _, port = server.rpartition(":")
+    """The first address per family of `host:port`, which may also be written `stun:host:port` (RFC 7064).
+
+    The port is 3478 unless given. [] if the name does not resolve within 3 s.
+    """
+    try:
+        parts = urlsplit("//" + server.removeprefix("stun:"))
+        host, port = parts.hostname or "", parts.port or STUN_PORT
+    except ValueError as error:
+        logger.info("server %s: %s", server, error)
+        return []
     answers: list[SocketAddress] = []
     with trio.move_on_after(DNS_LIMIT):
         try:
-            found = await trio.socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         except (OSError, UnicodeError) as error:
             logger.info("server %s does not resolve: %s", server, error)
             return []
-        answers = [SocketAddress.of(str(sockaddr[0]), int(port)) for *_, sockaddr in found]
+        answers = [SocketAddress.of(str(sockaddr[0]), port) for *_, sockaddr in found]
     first = {address.is_ipv6: address for address in reversed(answers)}
     return [address for family, address in sorted(first.items()) if ipv6 or not family]
 

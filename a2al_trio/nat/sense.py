@@ -43,7 +43,8 @@ class _Vote:
 @attrs.frozen
 class _ProbeResult:
     claimed: SocketAddress
-    reachable: bool
+    reachable: bool | None
+    symmetric: bool | None
     at: float
 
 
@@ -117,9 +118,15 @@ class NatSense:
         elif len(self._votes) >= MAX_VOTES:
             del self._votes[next(iter(self._votes))]
 
-    def set_probe_result(self, claimed: SocketAddress, reachable: bool, now: float) -> None:
-        """Record whether strangers could reach us at `claimed`; it counts while that is our address (§14 N13)."""
-        self._probe = _ProbeResult(claimed, reachable, now)
+    def set_probe_result(
+        self, claimed: SocketAddress, reachable: bool | None, now: float, *, symmetric: bool | None = None
+    ) -> None:
+        """Record whether strangers could reach us at `claimed`; it counts while that is our address (§14 N13).
+
+        `symmetric` says whether one socket was seen with a different port by every helper; it counts where the
+        votes say nothing. None is for what was not found out.
+        """
+        self._probe = _ProbeResult(claimed, reachable, symmetric, now)
 
     def clear_probe_result(self) -> None:
         """Forget the probe."""
@@ -159,11 +166,14 @@ class NatSense:
 
     def nat_type(self, now: float) -> NatType:
         """The kind of NAT that our IPv4 traffic goes through (spec 05 §4); RESTRICTED is the careful guess."""
-        reachable = self.reachable(now)
+        probe = self._last_probe(now)
+        reachable = None if probe is None else probe.reachable
         if self.is_directly_public(now):
             return NatType.RESTRICTED if reachable is False else NatType.FULL_CONE
         votes = self._live(now, ipv6=False)
         if self._is_symmetric(votes):
+            return NatType.SYMMETRIC
+        if probe is not None and probe.symmetric and self.trusted(now) is None:
             return NatType.SYMMETRIC
         total = sum(self.threshold if vote.is_server else 1 for vote in votes)
         if total < self.threshold:
@@ -191,11 +201,15 @@ class NatSense:
 
     def reachable(self, now: float) -> bool | None:
         """What the last probe of our present address has found; None if there is none, or it is too old."""
+        probe = self._last_probe(now)
+        return None if probe is None else probe.reachable
+
+    def _last_probe(self, now: float) -> _ProbeResult | None:
         probe = self._probe
         if probe is None or now - probe.at >= PROBE_LIFETIME:
             return None
         trusted = self.trusted(now, ipv6=probe.claimed.is_ipv6)
-        return probe.reachable if trusted in (None, probe.claimed) else None
+        return probe if trusted in (None, probe.claimed) else None
 
     def reporters(self, now: float) -> int:
         """How many votes on our IPv4 address count."""

@@ -184,4 +184,6 @@ async def test_server_names_resolve_to_one_address_per_family() -> None:
     assert await resolve_server("127.0.0.1:3478", ipv6=True) == [SocketAddress("127.0.0.1", 3478)]
     assert await resolve_server("[::1]:3478", ipv6=True) == [SocketAddress("::1", 3478)]
     assert await resolve_server("[::1]:3478", ipv6=False) == []
-    assert await resolve_server("a" * 70 + ":1", ipv6=True) == []
+    assert await resolve_server("stun:127.0.0.1", ipv6=True) == [SocketAddress("127.0.0.1", 3478)]
+    for wrong in ("a" * 70 + ":1", "127.0.0.1:x", "[::1", "stun:127.0.0.1:99999"):
+        assert await resolve_server(wrong, ipv6=True) == []

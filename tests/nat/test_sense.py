@@ -147,6 +147,15 @@ def test_a_probe_of_an_address_we_have_no_more_does_not_count() -> None:
     assert sense.reachable(60) is None
 
 
+def test_a_probe_that_saw_different_ports_counts_where_votes_are_few() -> None:
+    sense = NatSense()
+    vote(sense, A, 1)
+    sense.set_probe_result(B, None, 0, symmetric=True)
+    assert sense.nat_type(0) is NatType.SYMMETRIC
+    vote(sense, A, 2, 3)
+    assert sense.nat_type(0) is NatType.RESTRICTED
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.168.1.5", "100.64.0.1", "fe80::1"])
 def test_addresses_that_are_not_public_are_ignored(host: str) -> None:
     sense = NatSense(1)
