@@ -76,7 +76,7 @@ class SentRun:
     """Packets `first` to `last`, all ack-eliciting, in flight, of `size` bytes, sent at `sent_at` on `path`.
 
     Packet n carries `length` bytes of `stream` from `offset + (n - base) * length`; or, in a run of one packet,
-    `contents`. A `probe` run tests the path MTU: its loss says nothing about congestion.
+    `contents`. `probe` is the size of a packet that tests the path MTU, whose loss says nothing about congestion.
     """
 
     __slots__ = (
@@ -96,7 +96,7 @@ class SentRun:
         length: int = 0,
         contents: Sequence[Tracked] = (),
         ecn: bool = False,
-        probe: bool = False,
+        probe: int = 0,
     ) -> None:
         self.first = first
         self.last = last
@@ -247,7 +247,7 @@ class LossRecovery:
             if last >= largest:
                 result.largest_is_new = True
             if run.probe:
-                path.mtu.on_probe_acked(run.size)
+                path.mtu.on_probe_acked(run.probe)
         space.sent = remaining
 
     # Loss
@@ -291,7 +291,7 @@ class LossRecovery:
             if self._observer is not None:
                 self._observer.packets_lost(now, space.level, run.first, run.last)
             if run.probe:
-                run.path.mtu.on_probe_lost(run.size)
+                run.path.mtu.on_probe_lost(run.probe)
                 continue
             self.lost_packets += count
             by_path.setdefault(run.path, []).append(run)

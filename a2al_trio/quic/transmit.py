@@ -361,10 +361,12 @@ class Transmitter:
             connection.observer.packet_sent(now, Level.ONE_RTT, number, payload, len(header) + len(payload) + TAG_SIZE)
         end = self._buffer.write_packet(0, one_rtt.send, number, header, payload)
         self._buffer.mask_short_headers(one_rtt.send, end, end, number_at=number_at, number_size=4)
-        run = SentRun(number, number, now, end, path, contents=content.contents, probe=probe)
+        # An MTU probe is not held against the window: a large one would keep everything else waiting for its fate.
+        size = 0 if probe else end
+        run = SentRun(number, number, now, size, path, contents=content.contents, probe=end if probe else 0)
         space.sent.append(run)
         space.last_eliciting_at = now
-        path.in_flight += end
+        path.in_flight += size
         path.bytes_sent += end
         connection.on_datagrams_sent(1, end, now)
         return Transmit(self._buffer.view[:end], end, path.peer_address, 0, path.local_host)
