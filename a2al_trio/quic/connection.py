@@ -291,6 +291,10 @@ class QuicConnectionCore:
         """Close with an application error code; at once, and again without effect."""
         self.ending.close(code, reason, by=CloseCause.LOCAL, is_application=True, now=now)
 
+    def lose(self, reason: str, now: float) -> None:
+        """End because the path is known to be gone, which only the layer below can tell."""
+        self.ending.close(0, reason, by=CloseCause.PATH, is_application=True, now=now)
+
     def close_transport(self, code: int, reason: str, now: float) -> None:
         """Close with a transport error code of our own choice, such as CONNECTION_REFUSED."""
         self.ending.close(code, reason, by=CloseCause.LOCAL, is_application=False, now=now)

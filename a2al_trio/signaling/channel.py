@@ -88,6 +88,11 @@ class Room:
         if self._ended.is_set() and not self._ice.statistics().current_buffer_used:
             raise self._error
 
+    @property
+    def has_partner(self) -> bool:
+        """Whether anything was heard of the peer, or ever will be: False while we wait alone."""
+        return self._arrived.is_set()
+
     async def _read(self) -> None:
         try:
             while True:

@@ -20,7 +20,7 @@ from a2al_trio.signaling.frames import Frame, FrameType, decode_frame
 from a2al_trio.signaling.room import room_id
 from a2al_trio.signaling.rotation import SLOTS, Rotation
 from a2al_trio.signaling.urls import callee_url, subscribe_url
-from a2al_trio.signaling.websocket import Dialer, dial_tcp, open_hub_socket, send_frame
+from a2al_trio.signaling.websocket import DIAL_LIMIT, Dialer, dial_tcp, open_hub_socket, send_frame
 
 __all__ = ["CallHandler", "IncomingCall", "Signaling", "open_signaling"]
 
@@ -41,6 +41,7 @@ class IncomingCall:
     _dial: Dialer = attrs.field(repr=False)
     _released: bool = attrs.field(default=False, init=False, repr=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
+    _joined: Room | None = attrs.field(default=None, init=False, repr=False)
 
     @property
     def room(self) -> str:
@@ -52,8 +53,17 @@ class IncomingCall:
         """Join the call's room on its hub and send our ICE credentials; raises `SignalingError`."""
         url = callee_url(self.hub, local=self.target, remote=self.caller)
         async with open_room(url, self.hub, dial=self._dial) as room:
+            self._joined = room
             await room.send_credentials(*credentials)
             yield room
+
+    def answers_too(self, newer: IncomingCall) -> bool:
+        """Whether a newer call of the pair needs no answer of its own, because we are about to wait in its room."""
+        if self.hub != newer.hub:
+            return newer.received_at - self.received_at < _SAME_CALL
+        if self._joined is None:
+            return newer.received_at - self.received_at < DIAL_LIMIT
+        return not self._joined.has_partner
 
     def release(self) -> None:
         """The connection stands: later calls of the same pair are new ones and no longer cancel this one."""
@@ -121,7 +131,8 @@ class Signaling:
         """Run `handler(call)` in a task of its own for every incoming call, until cancelled.
 
         A pair of agents has one call at a time: what arrives of the same call through a second hub is dropped, and
-        a newer call cancels the handler of the older one unless that called `release`. A handler ends quietly with
+        a newer call cancels the handler of the older one unless that called `release`. An older one that still
+        waits in the room answers the newer call too: hubs pair whoever waits there. A handler ends quietly with
         a `SignalingError`; other errors propagate.
         """
         current: dict[str, IncomingCall] = {}
@@ -130,7 +141,7 @@ class Signaling:
             async for call in self._calls:
                 older = current.get(call.room)
                 if older is not None and not older._released:
-                    if call.received_at - older.received_at < _SAME_CALL and call.hub != older.hub:
+                    if older.answers_too(call):
                         continue
                     older._scope.cancel()
                 current[call.room] = call

@@ -291,7 +291,7 @@ class QuicConnection(trio.abc.AsyncResource):
         For those who know more than QUIC, which would wait for its idle timeout. Does nothing after the end.
         """
         if self.close_reason is None:
-            self._core.close(0, reason, trio.current_time())
+            self._core.lose(reason, trio.current_time())
             self._ended(CloseReason(CloseCause.PATH, 0, reason))
             self._endpoint._flush()
 

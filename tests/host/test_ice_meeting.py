@@ -1,0 +1,258 @@
+"""Agents behind simulated NATs meet through a hub: whole hosts, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
+from a2al_trio.host import AgentConnection, Host, HostConfig
+from a2al_trio.ice import StaticCredentials, TurnServer
+from a2al_trio.identity import Identity
+from a2al_trio.signaling import Hub
+from a2al_trio.testing import Link, Nat, SimHost, SimNet, open_simnet
+from a2al_trio.wire import EndpointPayload
+from tests.host.world import PORT, identity, open_sim_host
+from tests.ice.turn_server import PASSWORD, USER, SimTurnServer
+
+Clock = trio.testing.MockClock
+SEED, ALICE, BOB = identity(1), identity(2), identity(3)
+INFRA = "198.51.100.250"
+HUB = f"ws://{INFRA}:{PORT}"
+
+KINDS: dict[str, Nat | None] = {
+    "open": None,
+    "full_cone": Nat.full_cone(),
+    "restricted": Nat.restricted(),
+    "port_restricted": Nat.port_restricted(),
+    "symmetric": Nat.symmetric(),
+}
+
+
+@attrs.define(eq=False)
+class World:
+    """A public machine with a DHT node, a hub, STUN and TURN, and others behind whatever NATs."""
+
+    net: SimNet
+    infra: SimHost
+    seed: Host
+    hub: Hub
+    nursery: trio.Nursery
+    turn: bool = False
+
+    @asynccontextmanager
+    async def host(self, who: Identity, nat: Nat | None = None, *, name: str) -> AsyncIterator[Host]:
+        behind = self.net.nat(f"{name}'s NAT", nat) if nat is not None else None
+        machine = self.net.host(name, behind=behind)
+        servers = (TurnServer(f"turn:{INFRA}:3478", StaticCredentials(USER, PASSWORD)),) if self.turn else ()
+        config = HostConfig(turn_servers=servers, min_observed_peers=1)
+        async with open_sim_host(machine, who, seeds=(self.seed,), config=config) as host:
+            yield host
+
+
+@asynccontextmanager
+async def open_world(*, turn: bool = False, seed: int = 1) -> AsyncIterator[World]:
+    async with (
+        open_simnet(seed=seed, link=Link(latency=0.01)) as net,
+        trio.open_nursery() as nursery,
+    ):
+        infra = net.host("infra", address=INFRA)
+        hub = Hub()
+
+        async def serve(stream: trio.abc.Stream) -> None:
+            await hub.serve_stream(stream, "192.0.2.1")
+
+        nursery.start_soon(trio.serve_listeners, serve, [infra.listen(PORT)])
+        relay = SimTurnServer(infra.bind(3478), partial(infra.bind, 0), INFRA, nursery)
+        nursery.start_soon(relay.run)
+        async with open_sim_host(infra, SEED) as seed_host:
+            yield World(net, infra, seed_host, hub, nursery, turn)
+        nursery.cancel_scope.cancel()
+
+
+async def echo(connection: AgentConnection) -> None:
+    async for stream in connection:
+        async with stream:
+            async for chunk in stream:
+                await stream.send_all(chunk)
+
+
+async def ask(connection: AgentConnection, question: bytes) -> bytes:
+    async with await connection.open_stream() as stream:
+        await stream.send_all(question)
+        await stream.send_eof()
+        return bytes(await stream.receive_all(limit=10_000_000))
+
+
+@pytest.mark.parametrize("callee", ["port_restricted", "symmetric"])
+@pytest.mark.parametrize("caller", KINDS)
+async def test_agents_behind_nats_meet(autojump_clock: Clock, caller: str, callee: str) -> None:
+    hopeless = {caller, callee} in ({"symmetric"}, {"symmetric", "port_restricted"})
+    async with (
+        open_world() as world,
+        world.host(ALICE, KINDS[callee], name="alice") as alice,
+        world.host(BOB, KINDS[caller], name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        assert alice.build_endpoint_payload().signal == HUB
+        began = trio.current_time()
+        if hopeless:
+            with pytest.raises(ConnectError, match="ICE through"):
+                await bob.open_connection(ALICE.address)
+            assert trio.current_time() - began < 15
+        else:
+            async with bob.connect(ALICE.address) as connection:
+                print(f"{caller} -> {callee}: {trio.current_time() - began:.3f} s {connection.path}")
+                assert connection.path.startswith("ICE")
+                assert connection.remote == ALICE.address
+                body = bytes(range(256)) * 400
+                assert await ask(connection, body) == body
+        nursery.cancel_scope.cancel()
+
+
+async def test_hopeless_pairs_meet_over_a_relay(autojump_clock: Clock) -> None:
+    async with (
+        open_world(turn=True) as world,
+        world.host(ALICE, Nat.symmetric(), name="alice") as alice,
+        world.host(BOB, Nat.symmetric(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        began = trio.current_time()
+        async with bob.connect(ALICE.address) as connection:
+            print(f"relayed: {trio.current_time() - began:.3f} s {connection.path}")
+            assert trio.current_time() - began < 1.2
+            assert connection.path.startswith("relayed")
+            assert await ask(connection, bytes(100_000)) == bytes(100_000)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_vanishes_ends_the_connection_with_a_reason(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+    ):
+        await alice.publish()
+        async with bob.connect(ALICE.address) as connection:
+            accepted = await alice.accept()
+            stream = await connection.open_stream()
+            world.net.hosts["alice"].link = Link.broken()
+            began = trio.current_time()
+            with pytest.raises(
+                ConnectionLost, match="path to the peer was lost: the peer stopped"
+            ) as lost:
+                await stream.receive_some()
+            assert lost.value.by is CloseCause.PATH
+            assert trio.current_time() - began < 35
+            reason = await accepted.wait_closed()
+            assert reason.by is CloseCause.PATH
+
+
+async def test_a_call_to_the_nodes_own_agent_is_told_from_dht_traffic(autojump_clock: Clock) -> None:
+    """Other agents of the host are called like its default one, whose AID is the node's."""
+    carol = identity(4)
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+    ):
+        alice.register_agent(carol)
+        await alice.publish()
+        for agent in (ALICE.address, carol.address):
+            async with bob.connect(agent) as connection:
+                accepted = await alice.accept()
+                assert accepted.local == connection.remote == agent
+                assert accepted.path.startswith("ICE")
+                accepted.close()
+
+
+async def test_both_call_each_other_at_once(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        for host in (alice, bob):
+            await nursery.start(host.serve, echo)
+            await host.publish()
+
+        async def talk(one: Host, other: Host) -> None:
+            async with one.connect(other.address) as connection:
+                assert await ask(connection, b"hello") == b"hello"
+
+        async with trio.open_nursery() as calls:
+            calls.start_soon(talk, alice, bob)
+            calls.start_soon(talk, bob, alice)
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_at_once_reach_one_agent(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+
+        async def talk() -> None:
+            async with bob.connect(ALICE.address) as connection:
+                assert await ask(connection, b"hello") == b"hello"
+
+        async with trio.open_nursery() as calls:
+            for _ in range(5):
+                calls.start_soon(talk)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_call_leaves_the_pair_able_to_meet(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        await bob.resolve(ALICE.address)
+        for step in range(1, 12):
+            with trio.move_on_after(step * 0.05):
+                async with bob.connect(ALICE.address) as connection:
+                    await ask(connection, b"hello")
+                break
+        began = trio.current_time()
+        async with bob.connect(ALICE.address) as connection:
+            assert await ask(connection, b"hello") == b"hello"
+        assert trio.current_time() - began < 1.5
+        await trio.sleep(5)
+        assert world.hub.stats.sessions_active == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_hub_every_attempt_is_named(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, name="bob") as bob,
+    ):
+        await alice.publish()
+        found = await bob.resolve(ALICE.address)
+        payload = EndpointPayload(endpoints=("quic://198.51.100.99:4121",), signal=HUB, signals=(HUB,))
+        record = attrs.evolve(found, payload=payload)
+        world.infra.link = Link.broken()
+        with pytest.raises(ConnectError) as failed:
+            await bob.open_connection(ALICE.address, record=record)
+        names = [attempt.name for attempt in failed.value.attempts]
+        assert names == ["198.51.100.99:4121", f"ICE through {HUB}"]
