@@ -148,9 +148,7 @@ async def test_a_peer_that_vanishes_ends_the_connection_with_a_reason(autojump_c
             stream = await connection.open_stream()
             world.net.hosts["alice"].link = Link.broken()
             began = trio.current_time()
-            with pytest.raises(
-                ConnectionLost, match="path to the peer was lost: the peer stopped"
-            ) as lost:
+            with pytest.raises(ConnectionLost, match="path to the peer was lost: the peer stopped") as lost:
                 await stream.receive_some()
             assert lost.value.by is CloseCause.PATH
             assert trio.current_time() - began < 35
