@@ -34,6 +34,7 @@ IO_MODULES = frozenset(
         "nat.stun_client",
         "nat.external",
         "nat.http",
+        "nat.sends",
         "nat.gateway",
         "nat.pcp_client",
         "nat.upnp",

@@ -40,7 +40,8 @@ class Dialler:
     background: trio.Nursery
     held_sequence: Callable[[Address], int]
     """The highest sequence number of a topic record of that agent held here (spec 04 §5.3 no. 2)."""
-    take_reply: Callable[[Address, ControlReply], None]
+    take_reply: Callable[[Address, ControlReply, SocketAddress], None]
+    """Told what the agent at that address has to say."""
     made: Callable[[AgentConnection], None]
     """Told of every connection."""
 
@@ -73,19 +74,21 @@ class Dialler:
             quic.close(1, "control stream failed")
             raise
         offers = Offers()
-        self.background.start_soon(self._finish_control, control, peer, offers, path is None)
+        self.background.start_soon(self._finish_control, control, quic.peer_address, peer, offers, path is None)
         connection = AgentConnection(quic, local=local, remote=peer, offers=offers, path=path)
         self.made(connection)
         return connection
 
-    async def _finish_control(self, control: QuicStream, peer: Address, offers: Offers, direct: bool) -> None:
+    async def _finish_control(
+        self, control: QuicStream, source: SocketAddress, peer: Address, offers: Offers, direct: bool
+    ) -> None:
         try:
             with trio.move_on_after(REPLY_LIMIT):
                 try:
                     reply = await read_reply(control, peer)
                     offers.settle(service_streams=reply.service_streams)
                     # Only what is seen of the main socket says something about its address (spec 06 D10).
-                    self.take_reply(peer, reply if direct else attrs.evolve(reply, observed=None))
+                    self.take_reply(peer, reply if direct else attrs.evolve(reply, observed=None), source)
                 except A2alError as error:
                     logger.debug("control stream of %s: %s", peer, error)
         finally:

@@ -7,13 +7,13 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
-from a2al_trio.dht import Dht, Observation, Publication, open_dht
+from a2al_trio.dht import Dht, Publication, open_dht
 from a2al_trio.dht.report import Json
 from a2al_trio.errors import (
     A2alError,
@@ -33,6 +33,7 @@ from a2al_trio.host.dial import Dialler
 from a2al_trio.host.hubs import HubRegistrations, ice_config, open_hubs
 from a2al_trio.host.mailbox import Mailbox
 from a2al_trio.host.meet import Meetings
+from a2al_trio.host.network import Surroundings
 from a2al_trio.host.pool import ConnectionPool, MailCourier
 from a2al_trio.host.publish import Publisher
 from a2al_trio.host.reach import Reach
@@ -46,12 +47,13 @@ from a2al_trio.host.topics import Topics
 from a2al_trio.ice import IceNetwork, SystemNetwork
 from a2al_trio.identity import Address, Identity, NodeId
 from a2al_trio.nat.sense import NatSense
+from a2al_trio.nat.watch import network_fingerprint
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import Mux, open_mux
 from a2al_trio.punch import MeetingPlace
 from a2al_trio.quic import open_quic
 from a2al_trio.scopes import open_service_nursery
-from a2al_trio.wire import EndpointPayload, SignedRecord, WireDecodeError
+from a2al_trio.wire import EndpointPayload, NatType, SignedRecord, WireDecodeError
 
 __all__ = ["EndpointRecord", "Host", "open_host", "open_host_over"]
 
@@ -93,6 +95,7 @@ class Host:
         self._hubs = hubs
         self._admission = admission
         self._publisher = publisher
+        self._surroundings = publisher.surroundings
         self._connections = connections
         stamps = RecordStamps(publisher.unix_time)
         self.dht = dht
@@ -136,12 +139,12 @@ class Host:
     @property
     def quic_address(self) -> SocketAddress:
         """The local address of QUIC's socket; the same one in the shared layout (spec 04 §2.1)."""
-        return self._publisher.quic_address
+        return self._surroundings.quic_address
 
     @property
     def sense(self) -> NatSense:
         """What peers say our public address is."""
-        return self._publisher.sense
+        return self._surroundings.sense
 
     @property
     def connections(self) -> tuple[AgentConnection, ...]:
@@ -163,6 +166,34 @@ class Host:
     def debug(self, section: str) -> Json:
         """The data of a `/debug` page: identity, routing, store, stats, host or connections (spec 04 §14)."""
         return debug_data(self, section)
+
+    @property
+    def nat_type(self) -> NatType:
+        """The kind of NAT before this host, as far as it is known; it is published."""
+        return self._surroundings.nat_type
+
+    def nat_hint(self) -> str:
+        """What a user should know about being reached; empty if there is nothing to say (spec 05 §10)."""
+        return self._surroundings.hint()
+
+    async def run_nat_probe(self) -> None:
+        """Have other nodes test whether strangers reach us; `nat_type` has the result (spec 05 §5).
+
+        The host does this by itself from time to time. Returns at once while another probe runs.
+        """
+        await self._surroundings.run_nat_probe()
+
+    async def observe_from_peers(self, addresses: Sequence[SocketAddress]) -> None:
+        """Ask the nodes at these addresses where they see us; those that are silent are left out."""
+        await self._surroundings.observe_from_peers(addresses)
+
+    async def observe_from_routing(self, count: int = 8) -> int:
+        """Ask up to `count` nodes that we know where they see us; returns how many were asked."""
+        return await self._surroundings.observe_from_routing(count)
+
+    def invalidate_network_caches(self) -> None:
+        """Forget what is known of our address and of the NAT; port mappings stay (spec 04 §20)."""
+        self._surroundings.invalidate_network_caches()
 
     def register_agent(self, identity: Identity) -> None:
         """Add an agent; call `publish` afterwards to make it resolvable.
@@ -190,7 +221,9 @@ class Host:
         Each record is in the DHT when this returns, at as many nodes as took it. Raises NoRoute if no address
         is known at which others could reach this host.
         """
-        await self._hubs.wait_tried()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hubs.wait_tried)
+            nursery.start_soon(self._surroundings.prepare)
         return await self._publisher.publish_all()
 
     async def publish_endpoint(
@@ -315,7 +348,10 @@ async def open_host(
         settings = attrs.evolve(settings, bootstrap=tuple(bootstrap))
     bind = parse_endpoint(settings.listen, setting="listen")
     quic_bind = parse_endpoint(settings.quic_listen, setting="quic_listen")
-    async with open_mux(bind, quic_bind=quic_bind) as mux, open_host_over(mux, identity, settings) as host:
+    async with (
+        open_mux(bind, quic_bind=quic_bind) as mux,
+        open_host_over(mux, identity, settings, fingerprint=network_fingerprint) as host,
+    ):
         yield host
 
 
@@ -326,31 +362,24 @@ async def open_host_over(
     config: HostConfig,
     *,
     network: IceNetwork | None = None,
+    fingerprint: Callable[[], Hashable] | None = None,
     unix_time: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> AsyncIterator[Host]:
     """Run a host over a mux that the caller owns, such as one on a simulated socket; see `open_host`.
 
-    `network` is where ICE finds its sockets, and hubs and relays are dialled: this machine's unless given.
+    `network` is where ICE and NAT probes find their sockets, and hubs and relays are dialled: this machine's unless
+    given. `fingerprint` tells one network from another, so that a move is noticed; without it none is.
     `unix_time` is wall time in seconds, which records and certificates carry.
     """
     _require_own_key(identity)
     agents = AgentTable(identity, unix_time=unix_time, tolerance=config.clock_tolerance)
     tls = AgentTls(agents, unix_time=unix_time, tolerance=config.clock_tolerance)
-    sense = NatSense(config.min_observed_peers)
     network = network or SystemNetwork()
+    surroundings = Surroundings(config, mux, network, entropy=entropy)
     place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
-    publisher: Publisher | None = None
     host: Host | None = None
-
-    def observe(reporter: NodeId, address: SocketAddress) -> None:
-        sense.observe(reporter, address, trio.current_time())
-        if publisher is not None:
-            publisher.reconsider()
-
-    def observed(observation: Observation) -> None:
-        observe(observation.reporter, observation.address)
 
     def pushed(key: NodeId, record: SignedRecord) -> bool:
         return host is not None and host.mailbox.take_push(key, record)
@@ -362,31 +391,33 @@ async def open_host_over(
     async with (
         open_quic(mux.quic, config.quic, server=tls.accepting()) as quic,
         open_dht(
-            mux.dht,
+            surroundings.dht_socket,
             identity,
             config.dht,
             bootstrap=seeds,
             data_dir=config.data_dir,
-            on_observed=observed,
+            on_observed=surroundings.observed_by_dht,
             on_push=pushed,
             unix_time=unix_time,
             entropy=entropy,
         ) as dht,
+        surroundings.open(dht, fingerprint=fingerprint),
         open_hubs(config, agents, network) as hubs,
         open_service_nursery("host") as nursery,
     ):
         shelf = Shelf(dht, unix_time, config.clock_tolerance, mail_kept)
         connections: weakref.WeakSet[AgentConnection] = weakref.WeakSet()
 
-        def take_reply(peer: Address, reply: ControlReply) -> None:
+        def take_reply(peer: Address, reply: ControlReply, source: SocketAddress) -> None:
             if reply.observed is not None:
-                observe(peer.node_id, reply.observed)
+                surroundings.observed_by_agent(peer.node_id, reply.observed, source)
             shelf.take_reply(peer, reply)
 
         dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply, connections.add)
         admission = Admission(agents, tls, shelf, config.max_connections, connections.add)
         meetings = Meetings(place, agents, tls, dialler, admission, nursery)
-        publisher = Publisher(config, agents, dht, sense, quic.local_address, unix_time, lambda: hubs.published)
+        publisher = Publisher(config, agents, dht, surroundings, unix_time, lambda: hubs.published)
+        surroundings.on_change.append(publisher.reconsider)
         host = Host(
             agents=agents,
             dht=dht,

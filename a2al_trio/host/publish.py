@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -12,11 +12,9 @@ from a2al_trio.dht import Dht, Publication, StaleRecord
 from a2al_trio.errors import NoRoute
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.config import HostConfig
+from a2al_trio.host.network import Surroundings
 from a2al_trio.identity import Address
-from a2al_trio.nat.sense import NatSense
-from a2al_trio.net.address import SocketAddress
-from a2al_trio.net.interfaces import local_addresses
-from a2al_trio.wire import EndpointPayload, RecordType, is_public, sign_record
+from a2al_trio.wire import EndpointPayload, RecordType, sign_record
 
 __all__ = ["Publisher"]
 
@@ -38,8 +36,7 @@ class Publisher:
     config: HostConfig
     agents: AgentTable
     dht: Dht
-    sense: NatSense
-    quic_address: SocketAddress
+    surroundings: Surroundings
     unix_time: Callable[[], float]
     hubs: Callable[[], tuple[str, ...]]
     """The signaling hubs at which our agents can be called."""
@@ -50,39 +47,23 @@ class Publisher:
     _due_at: float = attrs.field(factory=trio.current_time)
 
     def build_payload(self) -> EndpointPayload:
-        """Collect where we can be reached, best first; raises NoRoute if nothing is known (spec 04 §8.1)."""
-        port = self.quic_address.port
-        urls = dict.fromkeys(_url(host, port) for host, port in self._candidates(port))
-        if not urls:
+        """Say where we can be reached, best first, and at which hubs (spec 04 §8.1).
+
+        Raises NoRoute if there is neither; with hubs alone others can still meet us (spec 04 §17 D18).
+        """
+        candidates = self.surroundings.candidates()
+        signals = self.hubs()
+        if not candidates and not signals:
             raise NoRoute(
                 "this host knows no address at which others could reach it: join through a public node, "
                 "or set fallback_host to an address that leads here"
             )
-        signals = self.hubs()
-        nat_type = self.sense.nat_type(trio.current_time())
         return EndpointPayload(
-            endpoints=tuple(urls), nat_type=int(nat_type), signal=signals[0] if signals else "", signals=signals
+            endpoints=tuple(candidate.url for candidate in candidates),
+            nat_type=int(self.surroundings.nat_type),
+            signal=signals[0] if signals else "",
+            signals=signals,
         )
-
-    def _candidates(self, port: int) -> Iterable[tuple[str, int]]:
-        now = trio.current_time()
-        for ipv6 in (False, True):
-            trusted = self.sense.trusted(now, ipv6=ipv6)
-            if trusted is not None:
-                yield trusted.host, trusted.port if self._shared else port
-        bound = self.quic_address.host
-        if is_public(bound):
-            yield bound, port
-        elif bound in ("0.0.0.0", "::"):
-            for interface in local_addresses():
-                if is_public(interface.host) and (bound == "::" or ":" not in interface.host):
-                    yield interface.host, port
-        if self.config.fallback_host.strip():
-            yield self.config.fallback_host.strip(), port
-
-    @property
-    def _shared(self) -> bool:
-        return self.quic_address.port == self.dht.local_address.port
 
     async def publish(
         self,
@@ -175,7 +156,3 @@ class Publisher:
         for agent in self._kept & self.agents.addresses:
             await self.publish(agent, payload=payload)
         self._published = payload
-
-
-def _url(host: str, port: int) -> str:
-    return f"quic://[{host}]:{port}" if ":" in host else f"quic://{host}:{port}"

@@ -1,0 +1,361 @@
+"""What a host knows of the network around it, and how it keeps that true (spec 05 §8).
+
+Peers tell our address as a by-product of talking to them. On top of that the named servers are asked, the NAT is
+probed, a port of the router is mapped if wanted, and when the machine moves to another network all of it is done
+anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from a2al_trio.dht import Dht, Observation, PeerSilent
+from a2al_trio.host.candidates import Candidate, Candidates, is_publishable
+from a2al_trio.host.config import HostConfig
+from a2al_trio.identity import NodeId
+from a2al_trio.nat.external import ExternalAddress
+from a2al_trio.nat.portmap import PortMapper, default_mappers, open_port_mapper
+from a2al_trio.nat.probe import ProbeFindings, probe_claimed, probe_fresh
+from a2al_trio.nat.sends import SendLog
+from a2al_trio.nat.sense import NatSense, reachability_hint
+from a2al_trio.nat.stun_client import StunAnswer, open_stun_client
+from a2al_trio.nat.watch import open_network_watch
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.datagram import DatagramSocket
+from a2al_trio.net.mux import Mux
+from a2al_trio.scopes import open_service_nursery
+from a2al_trio.wire import NatType, is_public
+
+__all__ = ["LocalNetwork", "Surroundings"]
+
+logger = logging.getLogger(__name__)
+
+PROBE_INTERVAL = 20 * 60.0
+"""Seconds between active probes; keeps the result younger than its 30 minutes."""
+PROBE_LIMIT = 20.0
+SETTLE = 10.0
+"""Seconds our address must rest before it is probed again (spec 05 §14 N13)."""
+ASK_INTERVAL = 10 * 60.0
+"""Seconds after which the named servers are asked again; their votes last 15 minutes."""
+KEEP_ALIVE = 25.0
+"""Seconds of silence after which a NAT may forget us (RFC 4787 §4.3 asks for 120, many give 30)."""
+PREPARE_LIMIT = 10.0
+OBSERVE_LIMIT = 10.0
+OBSERVE_PEERS = 8
+HELPERS = 15
+
+
+class LocalNetwork(Protocol):
+    """The machine's network as far as it is needed here, real or simulated; ICE's ports have it too."""
+
+    def hosts(self) -> Sequence[str]:
+        """Our own IP addresses, the preferred first."""
+
+    def bind(self, host: str) -> DatagramSocket:
+        """Bind a UDP socket to a free port of an address; raises `A2alError` or OSError."""
+
+
+class Surroundings:
+    """Senses the network for one host; constructed before its services, then run by `open`."""
+
+    def __init__(self, config: HostConfig, mux: Mux, network: LocalNetwork, *, entropy: Callable[[int], bytes]) -> None:
+        self._config = config
+        self._mux = mux
+        self._network = network
+        self._entropy = entropy
+        shared = mux.quic.local_address == mux.dht.local_address
+        self.sense = NatSense(config.min_observed_peers)
+        """What is known of the socket of QUIC."""
+        self.dht_sense = self.sense if shared else NatSense(config.min_observed_peers)
+        """What is known of the socket of the DHT: the same one in the shared layout."""
+        self.dht_socket = SendLog(mux.dht)
+        """The socket for the DHT to use."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called when what we publish may have changed."""
+        self.on_network_change: list[Callable[[], None]] = []
+        """Called when the machine is on another network and that has settled."""
+        self._dht: Dht | None = None
+        self._external: ExternalAddress | None = None
+        self._mapper: PortMapper | None = None
+        self._probing = False
+        self._moved = trio.Event()
+        self._address_changed = trio.Event()
+        self._candidates = Candidates(
+            quic_address=mux.quic.local_address,
+            sense=self.sense,
+            dht_sense=self.dht_sense,
+            external_host=lambda: None if self._external is None else self._external.host,
+            mapped=lambda: None if self._mapper is None else self._mapper.mapped,
+            local_hosts=network.hosts,
+            fallback_host=config.fallback_host,
+        )
+        self._look_at_interfaces()
+
+    # -- what is known -----------------------------------------------------------------------------------------
+
+    @property
+    def quic_address(self) -> SocketAddress:
+        """The local address of the socket of QUIC."""
+        return self._mux.quic.local_address
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Where we can be reached, best first (spec 04 §8.1)."""
+        return self._candidates.collect(trio.current_time())
+
+    def main_addresses(self) -> tuple[SocketAddress, ...]:
+        """The stable public addresses of the socket of QUIC; none of a family whose NAT is symmetric."""
+        symmetric = self.nat_type is NatType.SYMMETRIC
+        return tuple(
+            SocketAddress(candidate.host, candidate.port)
+            for candidate in self.candidates()
+            if candidate.source != "fallback" and (candidate.is_ipv6 or not symmetric or candidate.source == "mapped")
+        )
+
+    @property
+    def nat_type(self) -> NatType:
+        """The kind of NAT before the socket of QUIC, and so what we publish (spec 05 §6)."""
+        now = trio.current_time()
+        if self._mapper is not None and self._mapper.mapped is not None:
+            return NatType.FULL_CONE  # whatever the NAT does otherwise, it forwards this port
+        found = self.sense.nat_type(now)
+        return found if found is not NatType.UNKNOWN else self.dht_sense.nat_type(now)
+
+    @property
+    def port_mapper(self) -> PortMapper | None:
+        """The port mapping, if the configuration asks for one."""
+        return self._mapper
+
+    def hint(self) -> str:
+        """What a user should know about being reached; empty if there is nothing to say (spec 05 §10)."""
+        return reachability_hint(self.nat_type)
+
+    # -- what we are told --------------------------------------------------------------------------------------
+
+    def observed_by_dht(self, observation: Observation) -> None:
+        """A node of the DHT says where it sees the DHT's socket."""
+        self._observe(self.dht_sense, observation.reporter, observation.address, observation.reporter_address)
+
+    def observed_by_agent(self, reporter: NodeId, address: SocketAddress, source: SocketAddress | None = None) -> None:
+        """An agent that we dialled directly, at `source`, says where it sees the socket of QUIC."""
+        self._observe(self.sense, reporter, address, source)
+
+    def _observe(self, sense: NatSense, reporter: NodeId, address: SocketAddress, source: SocketAddress | None) -> None:
+        now = trio.current_time()
+        before = sense.trusted(now, ipv6=address.is_ipv6), sense.nat_type(now)
+        if not sense.observe(reporter, address, now, source=source):
+            return
+        if self._dht is not None:
+            sense.known_peers = len(self._dht.contacts())
+        self._compare(sense, before, ipv6=address.is_ipv6)
+
+    def _observed_by_server(self, server: SocketAddress, answer: StunAnswer) -> None:
+        now = trio.current_time()
+        before = self.sense.trusted(now, ipv6=answer.mapped.is_ipv6), self.sense.nat_type(now)
+        self.sense.observe_server(server, answer.mapped, now)
+        self._compare(self.sense, before, ipv6=answer.mapped.is_ipv6)
+
+    def _compare(self, sense: NatSense, before: tuple[SocketAddress | None, NatType], *, ipv6: bool) -> None:
+        now = trio.current_time()
+        trusted = sense.trusted(now, ipv6=ipv6)
+        if trusted != before[0] and trusted is not None and not ipv6:
+            self._address_changed.set()
+        if (trusted, sense.nat_type(now)) != before:
+            self._tell_change()
+
+    def _tell_change(self) -> None:
+        for tell in self.on_change:
+            tell()
+
+    # -- what we find out --------------------------------------------------------------------------------------
+
+    async def observe_from_peers(self, addresses: Sequence[SocketAddress]) -> None:
+        """Ask nodes at these addresses where they see us, all at once; those that are silent are left out."""
+        dht = self._attached
+
+        async def ask(address: SocketAddress) -> None:
+            try:
+                await dht.ping(address)
+            except PeerSilent as error:
+                logger.debug("%s", error)
+
+        with trio.move_on_after(OBSERVE_LIMIT):
+            async with trio.open_nursery() as nursery:
+                for address in dict.fromkeys(addresses):
+                    nursery.start_soon(ask, address)
+
+    async def observe_from_routing(self, count: int = OBSERVE_PEERS) -> int:
+        """The same with up to `count` nodes that we know (0 or less: 8); returns how many were asked."""
+        addresses = self._attached.bootstrap_candidates(count if count > 0 else OBSERVE_PEERS)
+        await self.observe_from_peers(addresses)
+        return len(addresses)
+
+    async def run_nat_probe(self) -> None:
+        """Find out whether strangers can reach us (spec 05 §5, §14 N1); at most one probe runs at a time.
+
+        A second caller returns at once. Nothing is recorded where nothing could be found out.
+        """
+        if self._probing:
+            return
+        self._probing = True
+        try:
+            await self._probe()
+        finally:
+            self._probing = False
+
+    async def _probe(self) -> None:
+        sense = self.dht_sense
+        before = self.nat_type
+        self._look_at_interfaces()
+        helpers = [address for address in self._attached.bootstrap_candidates(HELPERS) if not address.is_ipv6]
+        helpers = [address for address in helpers if is_public(address.host)]
+        claimed = sense.trusted(trio.current_time())
+        cold = [address for address in helpers if self.dht_socket.is_cold(address.host)]
+        bind = partial(self._network.bind, "0.0.0.0")
+        findings = ProbeFindings()
+        if claimed is not None and cold:
+            expect_echo = self._attached.expect_echo
+            findings = await probe_claimed(bind, claimed, cold, expect_echo=expect_echo, entropy=self._entropy)
+        if findings.reachable is None and helpers:
+            findings = self._as_told(await probe_fresh(bind, helpers, entropy=self._entropy), claimed)
+        if findings.claimed is not None:
+            sense.set_probe_result(
+                findings.claimed, findings.reachable, trio.current_time(), symmetric=findings.symmetric
+            )
+            logger.info("probe of our NAT: %s", findings)
+        if self.nat_type is not before:
+            self._tell_change()
+
+    def _as_told(self, findings: ProbeFindings, claimed: SocketAddress | None) -> ProbeFindings:
+        """What a probe of fresh sockets says about the main one."""
+        if claimed is None or findings.claimed is None:
+            return findings
+        if findings.claimed.host != claimed.host:
+            return ProbeFindings()
+        reachable = findings.reachable
+        if reachable is False and self.dht_sense.is_directly_public(trio.current_time()):
+            # A firewall that is closed for any port may be open for ours.
+            reachable = None
+        return ProbeFindings(claimed, reachable, findings.symmetric)
+
+    def _look_at_interfaces(self) -> None:
+        hosts = frozenset(self._network.hosts())
+        for sense, plane in ((self.sense, self._mux.quic), (self.dht_sense, self._mux.dht)):
+            bound = plane.local_address
+            sense.local_hosts = hosts
+            sense.bind_public = not bound.is_ipv6 and is_publishable(bound.host)
+
+    def invalidate_network_caches(self) -> None:
+        """Forget what is known of our address: the network has changed. A port mapping stays (spec 04 §20)."""
+        for sense in (self.sense, self.dht_sense):
+            sense.clear_votes()
+            sense.clear_probe_result()
+        if self._external is not None:
+            self._external.invalidate()
+
+    def network_changed(self) -> None:
+        """The machine is on another network: forget, find out again, tell who wants to know (spec 05 §8)."""
+        self._moved.set()
+
+    async def prepare(self) -> None:
+        """Before publishing: let the named servers answer and the router map our port, at most 10 s."""
+        with trio.move_on_after(PREPARE_LIMIT):
+            async with trio.open_nursery() as nursery:
+                if self._external is not None:
+                    nursery.start_soon(self._external.refresh)
+                if self._mapper is not None:
+                    nursery.start_soon(self._mapper.settled)
+
+    # -- keeping it true ---------------------------------------------------------------------------------------
+
+    @property
+    def _attached(self) -> Dht:
+        assert self._dht is not None, "open() comes first"
+        return self._dht
+
+    @asynccontextmanager
+    async def open(self, dht: Dht, *, fingerprint: Callable[[], Hashable] | None) -> AsyncIterator[None]:
+        """Keep sensing until the block ends. `fingerprint` is what tells networks apart; None watches nothing."""
+        self._dht = dht
+        async with AsyncExitStack() as stack:
+            if self._config.stun_servers or self._config.ip_echo_urls:
+                stun = await stack.enter_async_context(open_stun_client(self._mux.stun, entropy=self._entropy))
+                servers, urls = self._config.stun_servers, self._config.ip_echo_urls
+                self._external = ExternalAddress(stun, servers, urls, self._observed_by_server)
+            if self._config.port_mapping:
+                port = self._mux.quic.local_address.port
+                self._mapper = await stack.enter_async_context(
+                    open_port_mapper(port, on_change=self._tell_change, mappers=default_mappers)
+                )
+            if fingerprint is not None:
+                await stack.enter_async_context(open_network_watch(self.network_changed, sample=fingerprint))
+            nursery = await stack.enter_async_context(open_service_nursery("network sensing"))
+            nursery.start_soon(self._keep_asking)
+            nursery.start_soon(self._keep_probing)
+            nursery.start_soon(self._follow_moves)
+            nursery.start_soon(self._keep_mapping)
+            yield
+
+    async def _keep_asking(self) -> None:
+        while self._external is not None:
+            host = self._external.host
+            await self._external.refresh()
+            if self._external.host != host:
+                self._tell_change()
+            await trio.sleep(ASK_INTERVAL)
+
+    async def _keep_probing(self) -> None:
+        """Probe once we are in the network, when our address changes, and every 20 minutes."""
+        await self._attached.bootstrapped()
+        while True:
+            self._address_changed = trio.Event()
+            with trio.move_on_after(PROBE_LIMIT):
+                await self.run_nat_probe()
+            with trio.move_on_after(PROBE_INTERVAL):
+                await self._address_changed.wait()
+                await trio.sleep(SETTLE)
+
+    async def _keep_mapping(self) -> None:
+        """Send something now and then: the address that we tell is worth nothing once the NAT has forgotten it.
+
+        Always to the same node while it answers, since those we have not sent to are needed for probes.
+        """
+        turn = 0
+        while True:
+            now = trio.current_time()
+            due = self.dht_socket.last_sent_at + KEEP_ALIVE
+            if due > now or self.dht_sense.is_directly_public(now):
+                await trio.sleep(max(due - now, KEEP_ALIVE / 2))
+                continue
+            nodes = self._attached.bootstrap_candidates(HELPERS)
+            if not nodes:
+                await trio.sleep(KEEP_ALIVE)
+                continue
+            try:
+                await self._attached.ping(nodes[turn % len(nodes)])
+            except PeerSilent:
+                turn += 1
+
+    async def _follow_moves(self) -> None:
+        while True:
+            await self._moved.wait()
+            self._moved = trio.Event()
+            logger.info("the network has changed")
+            self.invalidate_network_caches()
+            self._look_at_interfaces()
+            for tell in self.on_network_change:
+                tell()
+            self._attached.network_changed()
+            if self._mapper is not None:
+                self._mapper.refresh()
+            self._tell_change()
+            await self.observe_from_routing()
+            await self.prepare()
+            with trio.move_on_after(PROBE_LIMIT):
+                await self.run_nat_probe()
+            self._tell_change()
