@@ -350,7 +350,7 @@ async def open_host(
     quic_bind = parse_endpoint(settings.quic_listen, setting="quic_listen")
     async with (
         open_mux(bind, quic_bind=quic_bind) as mux,
-        open_host_over(mux, identity, settings, fingerprint=network_fingerprint) as host,
+        open_host_over(mux, identity, settings, network=SystemNetwork(), fingerprint=network_fingerprint) as host,
     ):
         yield host
 
@@ -368,15 +368,16 @@ async def open_host_over(
 ) -> AsyncIterator[Host]:
     """Run a host over a mux that the caller owns, such as one on a simulated socket; see `open_host`.
 
-    `network` is where ICE and NAT probes find their sockets, and hubs and relays are dialled: this machine's unless
-    given. `fingerprint` tells one network from another, so that a move is noticed; without it none is.
+    `network` is where ICE and NAT probes find their sockets, and hubs and relays are dialled; without it ICE uses
+    this machine's, and the NAT is not probed. `fingerprint` tells one network from another, so that a move is
+    noticed; without it none is.
     `unix_time` is wall time in seconds, which records and certificates carry.
     """
     _require_own_key(identity)
     agents = AgentTable(identity, unix_time=unix_time, tolerance=config.clock_tolerance)
     tls = AgentTls(agents, unix_time=unix_time, tolerance=config.clock_tolerance)
-    network = network or SystemNetwork()
     surroundings = Surroundings(config, mux, network, entropy=entropy)
+    network = network or SystemNetwork()
     place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
     host: Host | None = None

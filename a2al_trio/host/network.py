@@ -62,9 +62,15 @@ class LocalNetwork(Protocol):
 
 
 class Surroundings:
-    """Senses the network for one host; constructed before its services, then run by `open`."""
+    """Senses the network for one host; constructed before its services, then run by `open`.
 
-    def __init__(self, config: HostConfig, mux: Mux, network: LocalNetwork, *, entropy: Callable[[int], bytes]) -> None:
+    Without a `network`, whose sockets and addresses it knows nothing of, it does not probe: a socket of another
+    network than that of `mux` would tell lies.
+    """
+
+    def __init__(
+        self, config: HostConfig, mux: Mux, network: LocalNetwork | None, *, entropy: Callable[[int], bytes]
+    ) -> None:
         self._config = config
         self._mux = mux
         self._network = network
@@ -92,10 +98,13 @@ class Surroundings:
             dht_sense=self.dht_sense,
             external_host=lambda: None if self._external is None else self._external.host,
             mapped=lambda: None if self._mapper is None else self._mapper.mapped,
-            local_hosts=network.hosts,
+            local_hosts=self._hosts,
             fallback_host=config.fallback_host,
         )
         self._look_at_interfaces()
+
+    def _hosts(self) -> Sequence[str]:
+        return () if self._network is None else self._network.hosts()
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -200,15 +209,15 @@ class Surroundings:
 
         A second caller returns at once. Nothing is recorded where nothing could be found out.
         """
-        if self._probing:
+        if self._probing or self._network is None:
             return
         self._probing = True
         try:
-            await self._probe()
+            await self._probe(partial(self._network.bind, "0.0.0.0"))
         finally:
             self._probing = False
 
-    async def _probe(self) -> None:
+    async def _probe(self, bind: Callable[[], DatagramSocket]) -> None:
         sense = self.dht_sense
         before = self.nat_type
         self._look_at_interfaces()
@@ -216,7 +225,6 @@ class Surroundings:
         helpers = [address for address in helpers if is_public(address.host)]
         claimed = sense.trusted(trio.current_time())
         cold = [address for address in helpers if self.dht_socket.is_cold(address.host)]
-        bind = partial(self._network.bind, "0.0.0.0")
         findings = ProbeFindings()
         if claimed is not None and cold:
             expect_echo = self._attached.expect_echo
@@ -244,7 +252,7 @@ class Surroundings:
         return ProbeFindings(claimed, reachable, findings.symmetric)
 
     def _look_at_interfaces(self) -> None:
-        hosts = frozenset(self._network.hosts())
+        hosts = frozenset(self._hosts())
         for sense, plane in ((self.sense, self._mux.quic), (self.dht_sense, self._mux.dht)):
             bound = plane.local_address
             sense.local_hosts = hosts
