@@ -14,6 +14,7 @@ from a2al_trio.ice.candidate import Candidate, CandidateType, candidate_priority
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.testing.link import Packet
 from a2al_trio.testing.nat import Nat, NatTable
+from tests.ice.reference_agent import ReferenceAgent
 
 STUN_SERVER = SocketAddress("203.0.113.1", 3478)
 
@@ -21,10 +22,11 @@ STUN_SERVER = SocketAddress("203.0.113.1", 3478)
 @attrs.define(eq=False)
 class Side:
     name: str
-    agent: IceAgent
+    agent: IceAgent | ReferenceAgent
     host: SocketAddress
     nat: NatTable | None
     relay: SocketAddress | None
+    reflexive_base: SocketAddress
     relay_permits: set[str] = attrs.Factory(set)
     events: list[tuple[float, IceEvent]] = attrs.Factory(list)
     sent: list[tuple[float, SocketAddress, SocketAddress]] = attrs.Factory(list)
@@ -54,6 +56,7 @@ class IcePair:
         nats: tuple[Nat | None, Nat | None] = (None, None),
         relays: tuple[bool, bool] = (False, False),
         controlling: tuple[bool, bool] = (True, False),
+        reference: tuple[bool, bool] = (False, False),
         latency: float = 0.02,
         jitter: float = 0.0,
         loss: float = 0.0,
@@ -70,13 +73,22 @@ class IcePair:
         for index, name in enumerate(("caller", "callee")):
             nat = nats[index]
             public = f"198.51.100.{index + 1}"
+            host = SocketAddress(f"10.0.{index}.1" if nat else public, 5000 + index)
+            entropy = self.random.randbytes
+            agent: IceAgent | ReferenceAgent
+            if reference[index]:
+                agent = ReferenceAgent(controlling=controlling[index], entropy=entropy)
+            else:
+                agent = IceAgent(controlling=controlling[index], entropy=entropy, config=config)
             self.sides.append(
                 Side(
                     name,
-                    IceAgent(controlling=controlling[index], entropy=self.random.randbytes, config=config),
-                    SocketAddress(f"10.0.{index}.1" if nat else public, 5000 + index),
+                    agent,
+                    host,
                     NatTable(nat, public, self.random) if nat else None,
                     SocketAddress("203.0.113.7", 40000 + index) if relays[index] else None,
+                    # the reference asks from another socket than that of its host candidate
+                    SocketAddress(host.host, 6000 + index) if reference[index] else host,
                 )
             )
 
@@ -94,12 +106,12 @@ class IcePair:
     def other(self, side: Side) -> Side:
         return self.sides[1 - self.sides.index(side)]
 
-    def signal(self, side: Side, delay: float, action: Callable[[IceAgent], None]) -> None:
+    def signal(self, side: Side, delay: float, action: Callable[[IceAgent | ReferenceAgent], None]) -> None:
         """Do something to the peer of `side` when a frame reaches it."""
         peer = self.other(side)
         self.at(self.now + delay, lambda: self._act(peer, action))
 
-    def _act(self, side: Side, action: Callable[[IceAgent], None]) -> None:
+    def _act(self, side: Side, action: Callable[[IceAgent | ReferenceAgent], None]) -> None:
         action(side.agent)
         self.drain(side)
 
@@ -129,12 +141,16 @@ class IcePair:
         kind = CandidateType.HOST
         found = [Candidate(kind, side.host, candidate_priority(kind), foundation_of(kind, side.host.host))]
         if side.nat is not None:
-            packet = side.nat.outbound(Packet(side.host, STUN_SERVER, b"", 0), self.now)
+            packet = side.nat.outbound(Packet(side.reflexive_base, STUN_SERVER, b"", 0), self.now)
             if packet is not None:
                 kind = CandidateType.SERVER_REFLEXIVE
                 found.append(
                     Candidate(
-                        kind, packet.source, candidate_priority(kind), foundation_of(kind, side.host.host), side.host
+                        kind,
+                        packet.source,
+                        candidate_priority(kind),
+                        foundation_of(kind, side.host.host),
+                        side.reflexive_base,
                     )
                 )
         if side.relay is not None:
@@ -171,7 +187,7 @@ class IcePair:
         for side in self.sides:
             if destination == side.relay and source.host in side.relay_permits:
                 self.at(self.now + self.latency, lambda side=side: self.deliver(side, destination, source, data))  # type: ignore[misc]
-            elif side.nat is None and destination == side.host:
+            elif side.nat is None and destination in (side.host, side.reflexive_base):
                 self.deliver(side, destination, source, data)
             elif side.nat is not None and destination.host == side.nat.outside_host:
                 packet = side.nat.inbound(Packet(source, destination, data, 0), self.now)

@@ -209,6 +209,7 @@ def test_a_lost_relay_leads_to_another_pair() -> None:
     assert side.relay is not None
     gone = side.relay
     side.relay = None
+    assert isinstance(side.agent, IceAgent)
     side.agent.remove_base(gone, pair.now)
     pair.drain(side)
     pair.run(25)
