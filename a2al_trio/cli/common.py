@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import attrs
 import click
 import trio
 from rich.console import Console
 
 from a2al_trio.errors import A2alError, ConfigurationError
-from a2al_trio.host import HostConfig
+from a2al_trio.host import Host, HostConfig
+from a2al_trio.host.agents_file import load_agents
+from a2al_trio.host.settings import load_config
 from a2al_trio.identity import Address, Identity, InvalidAddress
 from a2al_trio.identity.files import load_identity, read_private_file
 from a2al_trio.net.address import SocketAddress
@@ -29,6 +33,7 @@ __all__ = [
     "host_options",
     "load_node_identity",
     "make_config",
+    "register_agents",
     "run_async",
 ]
 
@@ -110,8 +115,31 @@ def host_options(command: F) -> F:
 
 
 def make_config(*, listen: str, bootstrap: tuple[str, ...], advertise: str, data_dir: Path | None) -> HostConfig:
-    """The host settings that `host_options` say."""
-    return HostConfig(listen=listen, bootstrap=bootstrap, fallback_host=advertise, data_dir=data_dir)
+    """The host settings that `host_options` say, over those of the environment and of a settings file.
+
+    `A2AL_TRIO_CONFIG` names the file, TOML as the reference daemon's `config.toml`; see `load_config`.
+    """
+    file = os.environ.get("A2AL_TRIO_CONFIG")
+    settings = load_config(Path(file) if file else None, os.environ)
+    said = {"listen": listen, "bootstrap": bootstrap, "fallback_host": advertise, "data_dir": data_dir}
+    return attrs.evolve(settings, **{name: value for name, value in said.items() if value})  # type: ignore[arg-type]
+
+
+async def register_agents(host: Host, path: Path | None) -> None:
+    """Register the agents of a file, and say which of its entries cannot be used."""
+    if path is None:
+        return
+    try:
+        loaded = await trio.to_thread.run_sync(functools.partial(load_agents, path, now=time.time()))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no agents file {path}; make one with: a2al-trio delegate --agents"
+        ) from None
+    for identity in loaded.identities:
+        host.register_agent(identity)
+        console.print(f"agent   {identity.address}")
+    for reason in loaded.skipped:
+        console.print(f"[yellow]skipped:[/] {reason}")
 
 
 def load_node_identity(key: Path) -> Identity:

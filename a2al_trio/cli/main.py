@@ -7,6 +7,7 @@ import logging
 import click
 
 from a2al_trio.cli.connect import connect
+from a2al_trio.cli.delegate import delegate
 from a2al_trio.cli.demo import demo
 from a2al_trio.cli.identity import identity
 from a2al_trio.cli.node import node
@@ -25,5 +26,5 @@ def main(verbose: int) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (demo, identity, node, resolve, connect, serve):
+for command in (demo, identity, delegate, node, resolve, connect, serve):
     main.add_command(command)

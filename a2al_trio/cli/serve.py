@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import trio
 
-from a2al_trio.cli.common import console, host_options, load_node_identity, make_config, run_async
+from a2al_trio.cli.common import console, host_options, load_node_identity, make_config, register_agents, run_async
 from a2al_trio.cli.node import announce
 from a2al_trio.errors import ConfigurationError
 from a2al_trio.host import AgentConnection, open_host
@@ -19,15 +19,23 @@ __all__ = ["echo", "serve"]
 
 @click.command()
 @click.option("--forward", metavar="HOST:PORT", help="Local TCP service that answers; without it we echo.")
+@click.option("--agents", type=click.Path(path_type=Path), help="Agents file: more agents to run; see `delegate`.")
 @host_options
 @run_async
 async def serve(
-    forward: str | None, key: Path, listen: str, bootstrap: tuple[str, ...], advertise: str, data_dir: Path | None
+    forward: str | None,
+    agents: Path | None,
+    key: Path,
+    listen: str,
+    bootstrap: tuple[str, ...],
+    advertise: str,
+    data_dir: Path | None,
 ) -> None:
     """Publish this node's agent and serve its callers until interrupted."""
     config = make_config(listen=listen, bootstrap=bootstrap, advertise=advertise, data_dir=data_dir)
     service = _service(forward) if forward else None
     async with open_host(load_node_identity(key), config) as host, trio.open_nursery() as nursery:
+        await register_agents(host, agents)
         if service is not None:
             await nursery.start(serve_tcp, host, *service)
         else:
