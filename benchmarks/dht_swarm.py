@@ -32,20 +32,43 @@ Deliver = Callable[[bytes, SocketAddress, float], None]
 
 
 class CheckCache:
-    """Signature checks shared by all nodes of a swarm: the same record is checked once per process, not per node."""
+    """Signature checks shared by all nodes of a swarm.
 
-    def __init__(self, limit: int = 200_000) -> None:
+    What a node of the swarm has signed needs no second look in the same process: the check is a comparison with what
+    was signed. Everything else is checked for real, once.
+    """
+
+    def __init__(self, limit: int = 400_000) -> None:
         self._limit = limit
-        self._verdicts: dict[tuple[bytes, bytes, bytes], bool] = {}
+        self._right: dict[bytes, tuple[bytes, bytes]] = {}
+
+    def remember(self, public_key: bytes, message: bytes, signature: bytes) -> None:
+        """A signature known to be right."""
+        if len(self._right) >= self._limit:
+            self._right.clear()
+        self._right[signature] = (public_key, message)
 
     def __call__(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        name = (public_key, message, signature)
-        verdict = self._verdicts.get(name)
-        if verdict is None:
-            if len(self._verdicts) >= self._limit:
-                self._verdicts.clear()
-            verdict = self._verdicts[name] = ed25519.verify(public_key, message, signature)
-        return verdict
+        known = self._right.get(signature)
+        if known is not None:
+            return known == (public_key, message)
+        right = ed25519.verify(public_key, message, signature)
+        if right:
+            self.remember(public_key, message, signature)
+        return right
+
+
+@attrs.frozen(repr=False)
+class RememberingKey(ed25519.SigningKey):
+    """A key whose signatures the cache knows."""
+
+    cache: CheckCache = attrs.field(kw_only=True, eq=False)
+
+    def sign(self, message: bytes) -> bytes:
+        """A real signature."""
+        signature = ed25519.SigningKey.sign(self, message)
+        self.cache.remember(self.public_key, message, signature)
+        return signature
 
 
 @attrs.define(eq=False)
@@ -110,7 +133,10 @@ class Swarm:
 
     def identity(self) -> Identity:
         """A new identity."""
-        return Identity.from_seed(self.random.randbytes(32))
+        seed = self.random.randbytes(32)
+        if isinstance(self._verify, CheckCache):
+            return Identity.from_key(RememberingKey(seed, cache=self._verify))
+        return Identity.from_seed(seed)
 
     def add(
         self,

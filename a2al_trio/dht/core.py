@@ -286,6 +286,7 @@ class DhtCore:
     def peer_proven(self, contact: Contact, admission: Admission, now: float) -> None:
         """A round trip to the peer was completed."""
         self.seen.mark(contact.node_id, self.env.unix_seconds())
+        self.handlers.note_proof(contact, now)
         self.maintenance.peer_proven(contact, admission, now)
 
     def peer_failed(self, contact: Contact, now: float) -> None:
@@ -298,6 +299,10 @@ class DhtCore:
     def request_seen(self, sender: Address, source: SocketAddress, now: float, *, routed: bool) -> None:
         """A verified request came in."""
         self.maintenance.request_seen(sender, source, now, routed=routed)
+
+    def proof_wanted(self, sender: Address, source: SocketAddress, now: float) -> None:
+        """Records were withheld that a source proven by a round trip would get."""
+        self.maintenance.ask_back(Contact.of(sender, source), now)
 
     def record_stored(self, key: bytes, record: SignedRecord, now: float) -> None:
         """A peer stored a record here, or refreshed one."""

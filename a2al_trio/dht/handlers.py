@@ -15,6 +15,7 @@ from typing import Protocol
 from a2al_trio.dht.addresses import network_of, packed_host
 from a2al_trio.dht.budget import RequestLimiter, TokenBuckets, WindowBudget
 from a2al_trio.dht.collect import is_good
+from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.environment import Environment
 from a2al_trio.dht.outbox import Outbox
 from a2al_trio.dht.routing import Entry, RoutingTable
@@ -51,6 +52,8 @@ ECHOES_PER_SOURCE = 3
 ECHO_WINDOW = 10.0
 ECHOES_PER_SECOND = 20.0
 CURSORS_REMEMBERED = 1024
+PROOFS_REMEMBERED = 4096
+PROOF_LIFETIME = 1800.0
 
 PushHandler = Callable[[NodeId, SignedRecord], bool]
 
@@ -60,6 +63,9 @@ class RequestWatcher(Protocol):
 
     def request_seen(self, sender: Address, source: SocketAddress, now: float, *, routed: bool) -> None:
         """A verified request came from that source."""
+
+    def proof_wanted(self, sender: Address, source: SocketAddress, now: float) -> None:
+        """Records were withheld that a source proven by a round trip would get."""
 
     def record_stored(self, key: bytes, record: SignedRecord, now: float) -> None:
         """A peer stored a record here, or refreshed one."""
@@ -111,6 +117,7 @@ class Handlers:
         self._on_push = on_push
         self._echoes = WindowBudget(ECHOES_PER_SOURCE, ECHO_WINDOW)
         self._all_echoes = TokenBuckets(ECHOES_PER_SECOND, 2 * ECHOES_PER_SECOND)
+        self._proven: OrderedDict[SocketAddress, tuple[Address, float]] = OrderedDict()
         self._cursors: OrderedDict[tuple[bytes, int], int] = OrderedDict()
         self.probes = ProbeWaiters()
         self.answered = 0
@@ -125,7 +132,7 @@ class Handlers:
                 pong = Pong(self._env.identity.address, _observed(source)).encode()
                 self._reply(message, source, MessageType.PONG, pong, routed=routed)
             case FindNode(target):
-                self._find_node(message, target, source, size, routed=routed)
+                self._find_node(message, target, source, size, now, routed=routed)
             case FindValue():
                 self._find_value(message, message.body, source, size, now, routed=routed)
             case Store():
@@ -154,22 +161,38 @@ class Handlers:
         entries = self._table.closest(int.from_bytes(target, "big"), REPLY_NODES)
         return [_encoded(entry) for entry in entries if entry.contact.node_address != sender]
 
-    def _is_proven(self, sender: Address, source: SocketAddress) -> bool:
-        entry = self._table.at_address(source)
-        return entry is not None and entry.contact.node_address == sender
+    def note_proof(self, contact: Contact, now: float) -> None:
+        """A round trip showed that somebody is at that address: answers there may be of full size."""
+        self._proven[contact.address] = (contact.node_address, now)
+        self._proven.move_to_end(contact.address)
+        if len(self._proven) > PROOFS_REMEMBERED:
+            self._proven.popitem(last=False)
 
-    def _allowance(self, message: Message, source: SocketAddress, size: int, *, routed: bool) -> int:
+    def _is_proven(self, sender: Address, source: SocketAddress, now: float) -> bool:
+        who, when = self._proven.get(source, (None, 0.0))
+        return who == sender and now - when < PROOF_LIFETIME
+
+    def _allowance(
+        self, message: Message, source: SocketAddress, size: int, now: float, *, routed: bool
+    ) -> int:
         """How many bytes of body an answer may have."""
-        if routed or self._is_proven(message.sender, source):
+        if routed or self._is_proven(message.sender, source, now):
             return BODY_LIMIT
         return min(BODY_LIMIT, AMPLIFICATION * size - MESSAGE_OVERHEAD)
 
     def _find_node(
-        self, message: Message, target: NodeId, source: SocketAddress, size: int, *, routed: bool
+        self,
+        message: Message,
+        target: NodeId,
+        source: SocketAddress,
+        size: int,
+        now: float,
+        *,
+        routed: bool,
     ) -> None:
         observed = _observed(source)
         nodes = self._encoded_nodes(target, message.sender)
-        room = self._allowance(message, source, size, routed=routed) - 5 - len(observed)
+        room = self._allowance(message, source, size, now, routed=routed) - 5 - len(observed)
         nodes = _fitting(nodes, room)
         body = encode_find_node_response(nodes or None, observed)
         self._reply(message, source, MessageType.FIND_NODE_RESPONSE, body, routed=routed)
@@ -188,7 +211,7 @@ class Handlers:
     ) -> None:
         observed = _observed(source)
         records = self._store.get(body.target, self._env.unix_seconds(), body.record_type)
-        allowance = self._allowance(message, source, size, routed=routed)
+        allowance = self._allowance(message, source, size, now, routed=routed)
         room = allowance - 8 - len(observed)
         chosen = self._choose_records(body, [record.encoded for record in records], room)
         if chosen and len(chosen[0]) > room:
@@ -202,6 +225,8 @@ class Handlers:
         room -= sum(map(len, chosen))
         nodes = _fitting(self._encoded_nodes(body.target, message.sender), room)
         if len(chosen) < len(records):
+            if allowance < BODY_LIMIT:
+                self._watcher.proof_wanted(message.sender, source, now)
             nodes = nodes[:1]  # how an asker sees that there are more records (spec 03 §8.3)
         reply = encode_find_value_response(nodes or None, observed, chosen)
         self._reply(message, source, MessageType.FIND_VALUE_RESPONSE, reply, routed=routed)

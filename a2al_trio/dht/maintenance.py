@@ -133,7 +133,13 @@ class Maintenance:
         elif not self._contacts.usable(source):
             return
         contact = Contact.of(sender, source)
-        if contact.key == self._env.own or not self._wants(contact, now):
+        if self._wants(contact, now):
+            self.ask_back(contact, now)
+
+    def ask_back(self, contact: Contact, now: float) -> None:
+        """PING where a request came from, at most once a minute."""
+        source = contact.address
+        if contact.key == self._env.own or not self._contacts.usable(source):
             return
         last = self._asked_back.get((contact.key, source))
         if last is not None and now - last < ASK_BACK_INTERVAL:

@@ -17,6 +17,7 @@ from a2al_trio.dht.timers import Timer, Timers
 from a2al_trio.dht.vetting import ContactFilter
 from a2al_trio.identity.address import NodeId
 from a2al_trio.wire.bodies import Body, FindNode, FindNodeResponse, FindValue, FindValueResponse
+from a2al_trio.wire.nodes import NodeInfo
 from a2al_trio.wire.records import SignedRecord
 
 __all__ = ["Query", "QueryMode", "QueryParts", "QueryResult"]
@@ -96,6 +97,7 @@ class Query:
         self._repeats = 0
         self._fruitless: dict[int, int] = {}
         self._holders: dict[int, Contact] = {}
+        self._named: dict[NodeInfo, Contact] = {}
         self._hops = 0
         self._slowest = 0.0
         self._limit: Timer | None = None
@@ -210,7 +212,7 @@ class Query:
         self._slowest = max(self._slowest, reply.round_trip)
         body = reply.body
         nodes = (body.nodes or ()) if isinstance(body, FindNodeResponse | FindValueResponse) else ()
-        contacts = self._parts.contacts.named_by(reply.contact.address, nodes[:16])
+        contacts = self._parts.contacts.named_by(reply.contact.address, nodes[:16], self._named)
         self._parts.heard(contacts, now)
         if self.done:
             return

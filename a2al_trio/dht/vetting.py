@@ -31,15 +31,23 @@ class ContactFilter:
             return False  # behind our own NAT: unreachable by its outer address
         return scope_of(address.host) is not Scope.UNUSABLE
 
-    def named_by(self, responder: SocketAddress, nodes: Iterable[NodeInfo]) -> list[Contact]:
-        """The contacts an answer names that pass: global ones, and others only within the responder's own scope."""
+    def named_by(
+        self, responder: SocketAddress, nodes: Iterable[NodeInfo], known: dict[NodeInfo, Contact]
+    ) -> list[Contact]:
+        """The contacts an answer names that pass: global ones, and others only within the responder's own scope.
+
+        `known` holds the contacts made so far; the answers of one search name mostly the same nodes.
+        """
         inner = scope_of(responder.host)
         anywhere = self._config.private_contacts
         found = []
         for info in nodes:
-            contact = Contact.from_info(info)
-            if contact is None or not self.usable(contact.address):
-                continue
+            contact = known.get(info)
+            if contact is None:
+                contact = Contact.from_info(info)
+                if contact is None or not self.usable(contact.address):
+                    continue
+                known[info] = contact
             scope = scope_of(contact.address.host)
             if scope is Scope.GLOBAL or anywhere or scope is inner:
                 found.append(contact)

@@ -9,7 +9,7 @@ from a2al_trio.dht.contact import Contact
 from a2al_trio.identity import Address, Identity, NodeId
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.wire.payloads import EndpointPayload, TopicPayload
-from a2al_trio.wire.records import RecordType, SignedRecord, sign_record
+from a2al_trio.wire.records import RecordType, SignedRecord, decode_record, sign_record
 
 NOW = 1_750_000_000
 
@@ -55,3 +55,9 @@ def always(_public_key: bytes, _message: bytes, _signature: bytes) -> bool:
 def nearest(contacts: Sequence[Contact], target: int, count: int) -> list[Contact]:
     """Brute force."""
     return sorted(contacts, key=lambda each: each.key ^ target)[:count]
+
+
+def forged(record: SignedRecord) -> SignedRecord:
+    """The record with a broken signature."""
+    assert record.delegation is None
+    return decode_record(record.encoded[:-1] + bytes([record.encoded[-1] ^ 1]))

@@ -187,8 +187,8 @@ def test_a_healed_partition_resolves_everything_from_both_sides() -> None:
     swarm.run_for(120)
     for group in (0, 1):
         askers = [node for node in swarm.nodes if node.group == group]
-        for side in agents.values():
-            found, tried = finders(swarm, side, askers=askers)
+        for published in agents.values():
+            found, tried = finders(swarm, published, askers=askers)
             assert found == tried
 
 

@@ -16,8 +16,8 @@ from a2al_trio.dht.store import KeyMismatch, PolicyRefused, RecordStore, StaleRe
 from a2al_trio.identity import Address, NodeId, ed25519
 from a2al_trio.wire.errors import InvalidRecord, RecordExpired, RecordNotAuthorized, RecordNotYetValid
 from a2al_trio.wire.payloads import topic_key
-from a2al_trio.wire.records import RecordType, SignedRecord, is_newer, sign_record
-from tests.dht.support import NOW, always, endpoint, identity, topic
+from a2al_trio.wire.records import RecordType, SignedRecord, decode_record, is_newer, sign_record
+from tests.dht.support import NOW, always, endpoint, forged, identity, topic
 
 ALICE, BOB, MALLORY = identity(1), identity(2), identity(3)
 TOPIC = topic_key("ai/test")
@@ -41,9 +41,10 @@ def test_a_newer_record_replaces_an_older_one_and_never_the_reverse() -> None:
 
 def test_a_record_for_somebody_else_is_refused() -> None:
     store = new_store()
-    stolen = attrs.evolve(endpoint(MALLORY), address=ALICE.address)
-    with pytest.raises(InvalidRecord):
-        store.put(stolen, NOW)
+    stolen = decode_record(endpoint(MALLORY).encoded.replace(MALLORY.address, ALICE.address))
+    for record in (stolen, forged(endpoint(ALICE))):
+        with pytest.raises(InvalidRecord):
+            store.put(record, NOW)
     with pytest.raises((KeyMismatch, RecordNotAuthorized)):
         store.put(endpoint(MALLORY), NOW, key=ALICE.node_id)
     assert len(store) == 0
