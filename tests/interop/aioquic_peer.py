@@ -166,6 +166,7 @@ class AioquicPeer:
         now = trio.current_time()
         due = math.inf
         for connection in self.connections:
+            connection.take_events()  # first: what handlers answer goes out now, or nothing may ever wake us again
             for data, address in connection.quic.datagrams_to_send(now=now):
                 self.socket.send_nowait(Transmit(data, len(data), SocketAddress(*address[:2])))
             connection.take_events()
