@@ -29,7 +29,7 @@ class Outbox:
     """A bounded queue of datagrams; what does not fit is dropped, as a full socket would."""
 
     def __init__(self) -> None:
-        self._queue: deque[Transmit] = deque()
+        self._queue: deque[tuple[Transmit, int | None]] = deque()
         self._routes: dict[int, Route] = {}
         self.sent = 0
         self.dropped = 0
@@ -51,22 +51,24 @@ class Outbox:
         return key in self._routes
 
     def send(self, destination: SocketAddress, message: bytes, key: int | None = None) -> None:
-        """Send a message to an address; `key` names the node if it is known, so that its route may serve."""
-        if key is not None and self._routes:
-            route = self._routes.get(key)
-            if route is not None:
-                if route.send_nowait(message):
-                    self.sent += 1
-                    return
-                self.remove_route(key, route)
+        """Queue a message to an address; `key` names the node if it is known, so that its route may serve."""
         if len(self._queue) >= LIMIT:
             self.dropped += 1
             return
         self.sent += 1
-        self._queue.append(Transmit(message, len(message), destination))
+        self._queue.append((Transmit(message, len(message), destination), key))
 
     def drain(self) -> Iterator[Transmit]:
-        """Take the queued datagrams, oldest first."""
+        """Take the queued datagrams, oldest first; what a route accepts is delivered there instead."""
         queue = self._queue
         while queue:
-            yield queue.popleft()
+            transmit, key = queue.popleft()
+            if key is None or key not in self._routes or not self._deliver(key, bytes(transmit.data)):
+                yield transmit
+
+    def _deliver(self, key: int, message: bytes) -> bool:
+        route = self._routes[key]
+        if route.send_nowait(message):
+            return True
+        self.remove_route(key, route)
+        return False
