@@ -102,10 +102,13 @@ class ApplicationFrames:
             or connection.application.crypto.send.has_pending
         )
 
-    def collect(self, content: PacketContent, now: float, *, early: bool = False) -> None:
-        """Fill a packet that may be ack-eliciting: control frames first, then datagrams, then streams in turn."""
+    def collect(self, content: PacketContent, now: float, *, control: bool = True, early: bool = False) -> None:
+        """Fill a packet that may be ack-eliciting: control frames first, then datagrams, then streams in turn.
+
+        `control` is what `has_control` said.
+        """
         connection = self._connection
-        if self.has_control:
+        if control:
             if not early:
                 self._add_connection_frames(content)
             self._add_flow_frames(content, now)

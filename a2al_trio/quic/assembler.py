@@ -8,7 +8,6 @@ number of out-of-order pieces by merging: every kept byte is kept once.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections import deque
 
 __all__ = ["Assembler"]
 
@@ -28,7 +27,7 @@ class Assembler:
     __slots__ = ("_pieces", "_ready", "_skip", "_starts", "final_size", "highest", "read_to", "received_to")
 
     def __init__(self) -> None:
-        self._ready: deque[bytes] = deque()
+        self._ready: list[bytes] = []
         self._skip = 0  # bytes of the first ready chunk that were taken already
         self._starts: list[int] = []
         self._pieces: dict[int, bytes] = {}
@@ -152,16 +151,17 @@ class Assembler:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
             ready.clear()
         else:
-            parts, room = [], limit
+            parts, room, taken = [], limit, 0
             while room > 0:
-                chunk = ready[0]
+                chunk = ready[taken]
                 if len(chunk) > room:
                     chunk = chunk[:room]
                     self._skip = room
                 else:
-                    ready.popleft()
+                    taken += 1
                 parts.append(chunk)
                 room -= len(chunk)
+            del ready[:taken]
             data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.read_to += len(data)
         return data

@@ -61,7 +61,7 @@ class EcnValidator:
                 self.state = EcnState.FAILED
             return False
         before, self._counts = self._counts, counts
-        ect0, ect1, ce = (new - old for new, old in zip(counts, before, strict=True))
+        ect0, ect1, ce = counts[0] - before[0], counts[1] - before[1], counts[2] - before[2]
         if ect0 + ce < newly_marked or ect1 > 0 or min(ect0, ce) < 0 or counts[0] + counts[2] > self._marked:
             self.state = EcnState.FAILED
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
+from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError, TransportErrorCode
 from a2al_trio.quic.frames import (
     AckFrame,
     ConnectionCloseFrame,
@@ -29,7 +29,7 @@ from a2al_trio.quic.frames import (
     StreamDataBlockedFrame,
     StreamFrame,
     StreamsBlockedFrame,
-    decode_frames,
+    decode_frame,
 )
 
 if TYPE_CHECKING:
@@ -88,8 +88,12 @@ class FrameHandlers:
 
     def process(self, payload: bytes, allowed: frozenset[int], context: PacketContext) -> None:
         """Apply all frames of a packet, and note in `context` of what kinds they were."""
+        if not payload:
+            raise FrameDecodeError("packet without frames", code=TransportErrorCode.PROTOCOL_VIOLATION)
         handlers = self._handlers
-        for frame in decode_frames(payload, allowed):
+        position, end = 0, len(payload)
+        while position < end:
+            frame, position = decode_frame(payload, position, allowed)
             kind = type(frame)
             if kind not in _NOT_ELICITING:
                 context.eliciting = True

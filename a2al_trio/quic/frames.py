@@ -38,6 +38,7 @@ __all__ = [
     "StreamDataBlockedFrame",
     "StreamFrame",
     "StreamsBlockedFrame",
+    "decode_frame",
     "decode_frames",
     "encode_ack",
     "encode_connection_close",
@@ -440,25 +441,30 @@ _DECODERS: dict[int, Callable[[bytes, int, int], _Decoded]] = {
 }
 
 
-def decode_frames(payload: bytes, allowed: frozenset[int] = FrameContext.ONE_RTT) -> Iterator[Frame]:
-    """Yield the frames of a packet one by one; raises `FrameDecodeError` where they stop making sense.
+def decode_frame(payload: bytes, position: int, allowed: frozenset[int]) -> tuple[Frame, int]:
+    """Return the frame at `position` of a packet's payload and the position behind it; raises `FrameDecodeError`.
 
     A type outside `allowed` is a PROTOCOL_VIOLATION if we know it, else a FRAME_ENCODING_ERROR.
     """
+    frame_type = payload[position]
+    if frame_type not in allowed:
+        if frame_type in _DECODERS:
+            code = TransportErrorCode.PROTOCOL_VIOLATION
+            raise FrameDecodeError("frame not allowed in this packet", frame_type, code)
+        raise FrameDecodeError("unknown frame type", frame_type)
+    try:
+        return _DECODERS[frame_type](payload, position + 1, frame_type)
+    except VarintError:
+        raise FrameDecodeError("frame is cut off", frame_type) from None
+
+
+def decode_frames(payload: bytes, allowed: frozenset[int] = FrameContext.ONE_RTT) -> Iterator[Frame]:
+    """Yield the frames of a packet one by one; raises `FrameDecodeError` where they stop making sense."""
     if not payload:
         raise FrameDecodeError("packet without frames", code=TransportErrorCode.PROTOCOL_VIOLATION)
     position, end = 0, len(payload)
     while position < end:
-        frame_type = payload[position]
-        if frame_type not in allowed:
-            if frame_type in _DECODERS:
-                code = TransportErrorCode.PROTOCOL_VIOLATION
-                raise FrameDecodeError("frame not allowed in this packet", frame_type, code)
-            raise FrameDecodeError("unknown frame type", frame_type)
-        try:
-            frame, position = _DECODERS[frame_type](payload, position + 1, frame_type)
-        except VarintError:
-            raise FrameDecodeError("frame is cut off", frame_type) from None
+        frame, position = decode_frame(payload, position, allowed)
         yield frame
 
 
@@ -471,11 +477,15 @@ def encode_ack(
     received: RangeSet, delay: int, *, ecn_counts: tuple[int, int, int] | None = None, room: int = 1100
 ) -> bytes:
     """Return an ACK frame of at most `room` bytes for the highest ranges of `received`, which is not empty."""
-    ranges = reversed(received)
-    low, stop = next(ranges)
+    low, stop = received.last
     head = encode_varint(stop - 1) + encode_varint(delay)
     first = encode_varint(stop - 1 - low)
-    tail = b"" if ecn_counts is None else b"".join(map(encode_varint, ecn_counts))
+    tail = b"" if ecn_counts is None else b"".join([encode_varint(count) for count in ecn_counts])
+    frame_type = b"\x02" if ecn_counts is None else b"\x03"
+    if len(received) == 1:
+        return b"".join((frame_type, head, b"\0", first, tail))
+    ranges = reversed(received)
+    next(ranges)
     room -= len(head) + len(first) + len(tail) + 4
     parts: list[bytes] = []
     for start, stop in ranges:
@@ -485,7 +495,6 @@ def encode_ack(
             break
         parts.append(part)
         low = start
-    frame_type = b"\x02" if ecn_counts is None else b"\x03"
     return b"".join((frame_type, head, encode_varint(len(parts)), first, *parts, tail))
 
 

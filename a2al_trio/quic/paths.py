@@ -127,7 +127,10 @@ class PathSet:
     @property
     def need_probing(self) -> bool:
         """Whether a challenge or a response waits on some path."""
-        return any(path.challenge_pending or path.responses for path in self)
+        current = self.current
+        if current.challenge_pending or current.responses:
+            return True
+        return any(path.challenge_pending or path.responses for path in self.others) if self.others else False
 
     @property
     def next_challenge_deadline(self) -> float:

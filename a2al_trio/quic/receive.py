@@ -175,7 +175,8 @@ class Receiver:
         ecn: int,
     ) -> None:
         connection = self._connection
-        context = PacketContext(connection.spaces.index(space), path, destination_cid, now)
+        index = 2 if space.is_application else connection.spaces.index(space)
+        context = PacketContext(index, path, destination_cid, now)
         newest = number > space.acks.largest
         self.packets += 1
         if connection.observer is not None:

@@ -330,6 +330,9 @@ class LossRecovery:
     # Timers
 
     def _earliest_loss(self) -> tuple[float, PacketSpace] | None:
+        if self.handshake_confirmed:
+            space = self._spaces[2]
+            return None if space.loss_time is None else (space.loss_time, space)
         best: tuple[float, PacketSpace] | None = None
         for space in self._spaces:
             if space.loss_time is not None and (best is None or space.loss_time < best[0]):
@@ -341,16 +344,18 @@ class LossRecovery:
             return None
         backoff = 1 << min(self.probe_count, MAX_PTO_BACKOFF)
         interval = path.rtt.probe_interval
+        if self.handshake_confirmed:
+            space = self._spaces[2]
+            if space.last_eliciting_at is None or not space.sent:
+                return None
+            return space.last_eliciting_at + (interval + self.peer_max_ack_delay) * backoff, space
         best: tuple[float, PacketSpace] | None = None
         for space in self._spaces:
             if space.last_eliciting_at is None or not space.sent:
                 continue
-            duration = interval * backoff
             if space.is_application:
-                if not self.handshake_confirmed:
-                    continue
-                duration += self.peer_max_ack_delay * backoff
-            deadline = space.last_eliciting_at + duration
+                continue  # not before the handshake is confirmed (RFC 9002 §6.2.1)
+            deadline = space.last_eliciting_at + interval * backoff
             if best is None or deadline < best[0]:
                 best = deadline, space
         if best is None and not self.peer_validated_address:

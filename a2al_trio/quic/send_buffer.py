@@ -43,11 +43,11 @@ class SendBuffer:
     def __init__(self) -> None:
         self._blocks: list[bytes | bytearray] = []
         self._starts: list[int] = []
-        self._acked = RangeSet()
+        self._acked: RangeSet | None = None  # beyond acked_to; made when first needed, as is `lost`
         self.acked_to = 0
         self.next_offset = 0
         self.end = 0
-        self.lost = RangeSet()
+        self.lost: RangeSet | None = None
         self.final = False
         self.fin_pending = False
         self.fin_acked = False
@@ -142,13 +142,15 @@ class SendBuffer:
             self.fin_pending = False
         if self.lost:
             self.lost.subtract(start, stop)
+        acked = self._acked
         if start > self.acked_to:
-            self._acked.add(start, stop)
+            if acked is None:
+                acked = self._acked = RangeSet()
+            acked.add(start, stop)
             return
         if stop <= self.acked_to:
             return
         acked_to = stop
-        acked = self._acked
         while acked and acked.first[0] <= acked_to:
             acked_to = max(acked_to, acked.drop_first()[1])
         self.acked_to = acked_to
@@ -168,7 +170,12 @@ class SendBuffer:
         start = max(start, self.acked_to)
         if start >= stop:
             return
-        for gap_start, gap_stop in list(self._acked.gaps(start, stop)):
+        if self.lost is None:
+            self.lost = RangeSet()
+        if self._acked is None:
+            self.lost.add(start, stop)
+            return
+        for gap_start, gap_stop in self._acked.gaps(start, stop):
             self.lost.add(gap_start, gap_stop)
 
     def rewind(self) -> None:
@@ -179,7 +186,6 @@ class SendBuffer:
         """Drop all bytes; nothing will be sent again (the stream was reset)."""
         self._blocks.clear()
         self._starts.clear()
-        self.lost = RangeSet()
-        self._acked = RangeSet()
+        self.lost = self._acked = None
         self.fin_pending = False
         self.acked_to = self.end = self.next_offset

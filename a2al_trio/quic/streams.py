@@ -178,6 +178,8 @@ class StreamTable:
         self.peer_limit = [limits.bidirectional, limits.unidirectional]
         self._peer_open = [0, 0]
         self._active: list[dict[int, SendHalf]] = [{} for _ in range(URGENCIES)]
+        self.active_levels = 0
+        """Bit n is set when a stream of urgency n has something to send."""
         self.blocked: dict[int, SendHalf] = {}
         self.control: dict[int, Stream] = {}
         self.limits_pending = [False, False]
@@ -540,18 +542,23 @@ class StreamTable:
 
     def activate(self, half: SendHalf) -> None:
         """Put the stream in the sending order unless it is there."""
-        self._active[half.stream.urgency].setdefault(half.stream.stream_id, half)
+        urgency = half.stream.urgency
+        self._active[urgency].setdefault(half.stream.stream_id, half)
+        self.active_levels |= 1 << urgency
 
     def deactivate(self, half: SendHalf) -> None:
         """Take the stream out of the sending order."""
-        self._active[half.stream.urgency].pop(half.stream.stream_id, None)
+        urgency = half.stream.urgency
+        level = self._active[urgency]
+        if level.pop(half.stream.stream_id, None) is not None and not level:
+            self.active_levels &= ~(1 << urgency)
 
     def next_active(self) -> SendHalf | None:
         """Return the stream whose turn it is to send."""
-        for level in self._active:
-            for half in level.values():
-                return half
-        return None
+        levels = self.active_levels
+        if not levels:
+            return None
+        return next(iter(self._active[(levels & -levels).bit_length() - 1].values()))
 
     def rotate(self, half: SendHalf) -> None:
         """The stream has had its turn; it goes behind those of its urgency."""
@@ -564,9 +571,12 @@ class StreamTable:
         stream = self._streams.get(stream_id)
         if stream is None or not 0 <= urgency < URGENCIES:
             raise LocalProtocolError(f"urgency must be in 0..{URGENCIES - 1}, and stream {stream_id} open")
-        if stream.send is not None and self._active[stream.urgency].pop(stream_id, None) is not None:
-            self._active[urgency][stream_id] = stream.send
+        is_active = stream_id in self._active[stream.urgency]
+        if stream.send is not None and is_active:
+            self.deactivate(stream.send)
         stream.urgency = urgency
+        if stream.send is not None and is_active:
+            self.activate(stream.send)
 
     # Ending
 

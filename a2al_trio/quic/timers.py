@@ -68,27 +68,26 @@ class Timers:
             self.end_at = now + 3 * self._connection.probe_interval
 
     def next_timeout(self) -> float:
-        """The earliest deadline, infinite if there is none."""
+        """The earliest deadline, infinite if there is none. Asked once per wake-up, so it is kept lean."""
         connection = self._connection
         if connection.closed:
             return self.end_at
-        path = connection.paths.current
-        deadlines = [
-            self.idle_deadline,
-            self.handshake_deadline,
-            self._keep_alive_at,
-            self.discard_keys_at,
-            connection.paths.next_challenge_deadline,
-        ]
-        deadlines += [space.acks.due_at for space in connection.spaces[:2] if space.send_keys is not None]
-        if connection.one_rtt is not None:
-            deadlines.append(connection.application.acks.due_at)
-        recovery = connection.recovery.next_timeout(path)
-        if recovery is not None:
-            deadlines.append(recovery)
-        if connection.transmitter.paced_until is not None:
-            deadlines.append(connection.transmitter.paced_until)
-        return min(deadlines)
+        paths, transmitter = connection.paths, connection.transmitter
+        deadline = min(self.idle_deadline, self.handshake_deadline, self._keep_alive_at, self.discard_keys_at)
+        if not connection.handshake_spaces_gone:
+            for space in connection.spaces[:2]:
+                if space.send_keys is not None and space.acks.due_at < deadline:
+                    deadline = space.acks.due_at
+        if connection.one_rtt is not None and connection.application.acks.due_at < deadline:
+            deadline = connection.application.acks.due_at
+        if paths.others or paths.current.challenge is not None:
+            deadline = min(deadline, paths.next_challenge_deadline)
+        recovery = connection.recovery.next_timeout(paths.current)
+        if recovery is not None and recovery < deadline:
+            deadline = recovery
+        if transmitter.paced_until is not None and transmitter.paced_until < deadline:
+            deadline = transmitter.paced_until
+        return deadline
 
     def handle(self, now: float) -> None:
         """Do what is due."""

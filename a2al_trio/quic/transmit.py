@@ -60,7 +60,9 @@ class Transmitter:
             yield from self._path_datagrams(now)
         if connection.one_rtt is not None:
             yield from self._application_runs(now)
-            yield from self._mtu_probe(now)
+            mtu = connection.paths.current.mtu
+            if mtu.enabled and mtu.size < mtu.ceiling:
+                yield from self._mtu_probe(now)
 
     # Handshake packets
 
@@ -177,13 +179,14 @@ class Transmitter:
         space = connection.application
         acks = space.acks
         while True:
-            wants_data = space.probes > 0 or connection.streams.next_active() is not None or self.frames.has_control
+            control = self.frames.has_control
+            wants_data = control or connection.streams.active_levels != 0 or space.probes > 0
             if not wants_data and acks.due_at > now:
                 return
             allowed = self._allowance(path, now) if wants_data else 0
             ecn = path.ecn.codepoint
             first_number = space.next_number
-            end, size, in_flight_size = self._fill(path, allowed, now)
+            end, size, in_flight_size = self._fill(path, allowed, now, control=control)
             if not end:
                 return
             count = space.next_number - first_number
@@ -210,10 +213,11 @@ class Transmitter:
             return 0
         return min(allowed, budget)
 
-    def _fill(self, path: Path, allowed: int, now: float) -> tuple[int, int, int]:
+    def _fill(self, path: Path, allowed: int, now: float, *, control: bool) -> tuple[int, int, int]:
         """Fill the buffer with packets of one size (the last may be shorter).
 
-        Returns the end of what was written, the size of a full packet, and the bytes counted as in flight.
+        `allowed` bytes may be in flight on top; `control` tells whether control frames wait. Returns the end of what
+        was written, the size of a full packet, and the bytes counted as in flight.
         """
         connection, space = self._connection, self._connection.application
         one_rtt = connection.one_rtt
@@ -225,7 +229,7 @@ class Transmitter:
         number_at = 1 + len(path.peer_cid)
         capacity = min(BUFFER_SIZE // size, MAX_SEGMENTS)
         before, at = path.in_flight, 0
-        plain = space.probes == 0 and space.acks.due_at > now and not self.frames.has_control
+        plain = space.probes == 0 and space.acks.due_at > now and not control
         while at < capacity * size:
             full_packets = min((allowed - at) // size, capacity - at // size)
             half = connection.streams.next_active() if plain and full_packets > 0 else None
@@ -234,7 +238,7 @@ class Transmitter:
                 at += count * size
                 continue
             content = PacketContent(size - number_at - number_size - TAG_SIZE)
-            self._collect(content, space, eliciting=allowed - at >= min(size, allowed) > 0, now=now)
+            self._collect(content, space, now, eliciting=allowed - at >= min(size, allowed) > 0, control=control)
             if not content.parts:
                 break
             payload = b"".join(content.parts)
@@ -249,29 +253,32 @@ class Transmitter:
                 connection.observer.packet_sent(now, Level.ONE_RTT, number, payload, end - at)
             if content.eliciting:
                 self._record(space, number, end - at, path, content, now)
-            plain = space.probes == 0 and not self.frames.has_control
             is_short = end - at < size
             at = end
             if is_short:
                 break
+            control = self.frames.has_control
+            plain = space.probes == 0 and not control
         if at:
             self._buffer.mask_short_headers(keys, at, size, number_at=number_at, number_size=number_size)
         return at, size, path.in_flight - before
 
-    def _collect(self, content: PacketContent, space: PacketSpace, *, eliciting: bool, now: float) -> None:
+    def _collect(
+        self, content: PacketContent, space: PacketSpace, now: float, *, eliciting: bool, control: bool
+    ) -> None:
         """Collect the frames of one 1-RTT packet; `eliciting` tells whether it may count as in flight."""
         acks = space.acks
         if not eliciting and not space.probes:
             if acks.due_at <= now:
                 self.frames.collect_ack_only(content, space, now, may_ping=not space.sent)
             return
-        wants_more = self.frames.has_control or space.probes > 0 or self._connection.streams.next_active() is not None
+        wants_more = control or space.probes > 0 or self._connection.streams.active_levels != 0
         if acks.due_at <= now and not wants_more:
             self.frames.collect_ack_only(content, space, now, may_ping=not space.sent)
             return
         if acks.due_at <= now or acks.is_worth_adding:
             add_ack(content, space, now)
-        self.frames.collect(content, now)
+        self.frames.collect(content, now, control=control)
         if space.probes:
             space.probes -= 1
             if not content.eliciting:
