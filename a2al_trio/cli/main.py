@@ -9,6 +9,7 @@ import click
 from a2al_trio.cli.connect import connect
 from a2al_trio.cli.delegate import delegate
 from a2al_trio.cli.demo import demo
+from a2al_trio.cli.doctor import doctor
 from a2al_trio.cli.identity import identity
 from a2al_trio.cli.node import node
 from a2al_trio.cli.resolve import resolve
@@ -26,5 +27,5 @@ def main(verbose: int) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (demo, identity, delegate, node, resolve, connect, serve):
+for command in (demo, identity, delegate, node, resolve, connect, serve, doctor):
     main.add_command(command)

@@ -89,7 +89,7 @@ class Surroundings:
         self._dht: Dht | None = None
         self._external: ExternalAddress | None = None
         self._mapper: PortMapper | None = None
-        self._probing = False
+        self._probing: trio.Event | None = None
         self._moved = trio.Event()
         self._address_changed = trio.Event()
         self._candidates = Candidates(
@@ -207,15 +207,17 @@ class Surroundings:
     async def run_nat_probe(self) -> None:
         """Find out whether strangers can reach us (spec 05 §5, §14 N1); at most one probe runs at a time.
 
-        A second caller returns at once. Nothing is recorded where nothing could be found out.
+        A second caller waits for the end of the first one's. Nothing is recorded where nothing could be found out.
         """
-        if self._probing or self._network is None:
-            return
-        self._probing = True
-        try:
-            await self._probe(partial(self._network.bind, "0.0.0.0"))
-        finally:
-            self._probing = False
+        if self._probing is not None:
+            await self._probing.wait()
+        elif self._network is not None:
+            self._probing = trio.Event()
+            try:
+                await self._probe(partial(self._network.bind, "0.0.0.0"))
+            finally:
+                self._probing.set()
+                self._probing = None
 
     async def _probe(self, bind: Callable[[], DatagramSocket]) -> None:
         sense = self.dht_sense

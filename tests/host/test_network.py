@@ -131,15 +131,25 @@ async def test_the_main_mapping_is_probed_with_peers_it_has_not_sent_to_lately(
         assert sense.reachable(trio.current_time()) is True
 
 
-async def test_only_one_probe_runs_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
+async def test_only_one_probe_runs_at_a_time(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_world(Nat.port_restricted()) as world:
         await trio.sleep(30)
+        before = trio.current_time()
+        bound: list[DatagramSocket] = []
+        bind = world.machine.bind
+
+        def count_and_bind() -> DatagramSocket:
+            bound.append(bind())
+            return bound[-1]
+
+        monkeypatch.setattr(world.machine, "bind", count_and_bind)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.surroundings.run_nat_probe)
-            await trio.sleep(0.001)
-            before = trio.current_time()
-            await world.surroundings.run_nat_probe()
-            assert trio.current_time() == before
+            for _ in range(3):
+                nursery.start_soon(world.surroundings.run_nat_probe)
+        assert trio.current_time() > before
+        assert len(bound) == 2, "the sockets of one probe"
 
 
 async def test_moving_to_another_network(autojump_clock: trio.testing.MockClock) -> None:
