@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import attrs
 
+from a2al_trio.ice.candidate import CandidateType
 from a2al_trio.ice.consent import Consent
 from a2al_trio.ice.pairs import Checklist, Pair, PairState
 
@@ -72,7 +73,11 @@ class Nomination:
         better = [
             other
             for other in checklist
-            if other.is_pending and checklist.best((other, pair)) is other and other is not pair
+            if other.is_pending
+            and other is not pair
+            and checklist.best((other, pair)) is other
+            # A source seen on another base is hardly worth waiting for: the peer's NAT made that port for it alone.
+            and (other.checked_by_peer or other.remote.type is not CandidateType.PEER_REFLEXIVE)
         ]
         if not better:
             return pair.valid_since
