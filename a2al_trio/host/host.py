@@ -179,7 +179,7 @@ class Host:
     async def run_nat_probe(self) -> None:
         """Have other nodes test whether strangers reach us; `nat_type` has the result (spec 05 §5).
 
-        The host does this by itself from time to time. Returns at once while another probe runs.
+        The host does this by itself from time to time; while it does, this waits for the result.
         """
         await self._surroundings.run_nat_probe()
 
