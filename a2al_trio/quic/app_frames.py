@@ -219,7 +219,7 @@ class ApplicationFrames:
             elif content.parts:
                 return
             # Otherwise the path shrank below what was accepted, and the datagram goes the way of datagrams.
-            outgoing.popleft()
+            outgoing.pop(0)
 
     def _add_stream(self, content: PacketContent, half: SendHalf) -> bool:
         """Add a STREAM frame of `half`; False when the packet is full."""

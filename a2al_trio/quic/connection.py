@@ -40,7 +40,7 @@ from a2al_trio.quic.receive_run import RunReceiver
 from a2al_trio.quic.recovery import LossRecovery
 from a2al_trio.quic.spaces import PacketSpace
 from a2al_trio.quic.stats import ConnectionStats
-from a2al_trio.quic.streams import StreamLimits, StreamObserver, StreamTable
+from a2al_trio.quic.streams import StreamLimits, StreamTable
 from a2al_trio.quic.timers import Timers
 from a2al_trio.quic.tls import Level, TlsAlert
 from a2al_trio.quic.transmit import Transmitter
@@ -323,28 +323,27 @@ class QuicConnectionCore:
     @property
     def peer_certificates(self) -> tuple[bytes, ...]:
         """The peer's chain in DER, leaf first."""
-        engine = self.handshake.engine
-        return engine.peer_certificates if engine is not None else ()
+        return self.handshake.outcome.peer_certificates
 
     @property
     def alpn(self) -> str | None:
         """The application protocol that was agreed on."""
-        return self.handshake.engine.alpn if self.handshake.engine is not None else None
+        return self.handshake.outcome.alpn
 
     @property
     def server_name(self) -> str | None:
         """The name the client asked for."""
-        return self.handshake.engine.server_name if self.handshake.engine is not None else None
+        return self.handshake.outcome.server_name
 
     @property
     def resumed(self) -> bool:
         """Whether a session ticket was used instead of certificates."""
-        return self.handshake.engine is not None and self.handshake.engine.resumed
+        return self.handshake.outcome.resumed
 
     @property
     def early_data_accepted(self) -> bool:
         """Whether 0-RTT data counted."""
-        return self.handshake.engine is not None and self.handshake.engine.early_data_accepted
+        return self.handshake.outcome.early_data_accepted
 
     @property
     def peer_address(self) -> SocketAddress:
@@ -405,12 +404,7 @@ class QuicConnectionCore:
                 send_buffer=config.send_buffer,
             ),
             flow=self.flow,
-            observer=StreamObserver(
-                opened=lambda stream_id: self.emit(StreamOpened(self, stream_id)),
-                readable=lambda stream_id: self.emit(StreamReadable(self, stream_id)),
-                writable=lambda stream_id: self.emit(StreamWritable(self, stream_id)),
-                available=lambda unidirectional: self.emit(StreamsAvailable(self, unidirectional)),
-            ),
+            observer=self,
         )
 
     # Called by the endpoint
@@ -533,6 +527,22 @@ class QuicConnectionCore:
     def forget_now(self) -> None:
         """Nothing of the connection is needed any more."""
         self._router.forget(self)
+
+    def on_stream_opened(self, stream_id: int) -> None:
+        """The peer opened a stream."""
+        self.emit(StreamOpened(self, stream_id))
+
+    def on_stream_readable(self, stream_id: int) -> None:
+        """A stream has something to read."""
+        self.emit(StreamReadable(self, stream_id))
+
+    def on_stream_writable(self, stream_id: int) -> None:
+        """A stream has room, or the peer stopped reading it."""
+        self.emit(StreamWritable(self, stream_id))
+
+    def on_streams_available(self, unidirectional: bool) -> None:
+        """The peer lets us open more streams."""
+        self.emit(StreamsAvailable(self, unidirectional))
 
     def on_ticket(self, ticket: SessionTicket) -> None:
         """A session ticket arrived."""

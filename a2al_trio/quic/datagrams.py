@@ -1,8 +1,6 @@
-"""Unreliable datagrams (RFC 9221): two bounded queues."""
+"""Unreliable datagrams (RFC 9221): two bounded queues, plain lists because they are short and mostly empty."""
 
 from __future__ import annotations
-
-from collections import deque
 
 import attrs
 
@@ -15,8 +13,8 @@ class DatagramQueues:
 
     capacity: int
     peer_limit: int = 0
-    outgoing: deque[bytes] = attrs.field(factory=deque)
-    incoming: deque[bytes] = attrs.field(factory=deque)
+    outgoing: list[bytes] = attrs.field(factory=list)
+    incoming: list[bytes] = attrs.field(factory=list)
     signalled: bool = False
     dropped: int = 0
 
@@ -30,7 +28,7 @@ class DatagramQueues:
     def on_received(self, data: bytes) -> bool:
         """Keep a datagram, the oldest makes room; returns whether the application is to be told."""
         if len(self.incoming) >= self.capacity:
-            self.incoming.popleft()
+            self.incoming.pop(0)
             self.dropped += 1
         self.incoming.append(data)
         first, self.signalled = not self.signalled, True
@@ -39,6 +37,6 @@ class DatagramQueues:
     def take(self) -> bytes | None:
         """Return the oldest received datagram, or None and ask to be told of the next."""
         if self.incoming:
-            return self.incoming.popleft()
+            return self.incoming.pop(0)
         self.signalled = False
         return None

@@ -108,6 +108,8 @@ class Establishment:
         if not space.discarded:
             connection.recovery.discard(space)
             space.discard()
+        if index == 0:
+            connection.handshake.forget_early_keys()
 
     # Parameters and completion
 

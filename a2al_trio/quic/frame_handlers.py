@@ -62,35 +62,12 @@ class FrameHandlers:
 
     def __init__(self, connection: QuicConnectionCore) -> None:
         self._connection = connection
-        self._handlers: dict[type, Callable[[Any, PacketContext], None]] = {
-            PaddingFrame: self._nothing,
-            PingFrame: self._nothing,
-            AckFrame: self._on_ack,
-            ResetStreamFrame: self._on_reset_stream,
-            StopSendingFrame: self._on_stop_sending,
-            CryptoFrame: self._on_crypto,
-            NewTokenFrame: self._on_new_token,
-            StreamFrame: self._on_stream,
-            MaxDataFrame: self._on_max_data,
-            MaxStreamDataFrame: self._on_max_stream_data,
-            MaxStreamsFrame: self._on_max_streams,
-            DataBlockedFrame: self._nothing,
-            StreamDataBlockedFrame: self._on_stream_data_blocked,
-            StreamsBlockedFrame: self._nothing,
-            NewConnectionIdFrame: self._on_new_connection_id,
-            RetireConnectionIdFrame: self._on_retire_connection_id,
-            PathChallengeFrame: self._on_path_challenge,
-            PathResponseFrame: self._on_path_response,
-            ConnectionCloseFrame: self._on_connection_close,
-            HandshakeDoneFrame: self._on_handshake_done,
-            DatagramFrame: self._on_datagram,
-        }
 
     def process(self, payload: bytes, allowed: frozenset[int], context: PacketContext) -> None:
         """Apply all frames of a packet, and note in `context` of what kinds they were."""
         if not payload:
             raise FrameDecodeError("packet without frames", code=TransportErrorCode.PROTOCOL_VIOLATION)
-        handlers = self._handlers
+        handlers = _HANDLERS
         position, end = 0, len(payload)
         while position < end:
             frame, position = decode_frame(payload, position, allowed)
@@ -99,7 +76,7 @@ class FrameHandlers:
                 context.eliciting = True
             if kind not in _PROBING:
                 context.only_probing = False
-            handlers[kind](frame, context)
+            handlers[kind](self, frame, context)
 
     def process_application(self, payload: bytes, context: PacketContext) -> None:
         """Apply the frames of a 1-RTT packet."""
@@ -205,7 +182,7 @@ class FrameHandlers:
         self._connection.local_cids.on_retire(frame.sequence, addressed=context.destination_cid)
 
     def _on_path_challenge(self, frame: PathChallengeFrame, context: PacketContext) -> None:
-        context.path.responses.append(frame.data)
+        context.path.on_challenge(frame.data)
 
     def _on_path_response(self, frame: PathResponseFrame, _context: PacketContext) -> None:
         self._connection.migration.on_response(frame.data)
@@ -214,3 +191,28 @@ class FrameHandlers:
         self._connection.ending.on_peer_close(
             frame.code, frame.reason, is_application=frame.is_application, now=context.now
         )
+
+
+_HANDLERS: dict[type, Callable[[FrameHandlers, Any, PacketContext], None]] = {
+    PaddingFrame: FrameHandlers._nothing,
+    PingFrame: FrameHandlers._nothing,
+    AckFrame: FrameHandlers._on_ack,
+    ResetStreamFrame: FrameHandlers._on_reset_stream,
+    StopSendingFrame: FrameHandlers._on_stop_sending,
+    CryptoFrame: FrameHandlers._on_crypto,
+    NewTokenFrame: FrameHandlers._on_new_token,
+    StreamFrame: FrameHandlers._on_stream,
+    MaxDataFrame: FrameHandlers._on_max_data,
+    MaxStreamDataFrame: FrameHandlers._on_max_stream_data,
+    MaxStreamsFrame: FrameHandlers._on_max_streams,
+    DataBlockedFrame: FrameHandlers._nothing,
+    StreamDataBlockedFrame: FrameHandlers._on_stream_data_blocked,
+    StreamsBlockedFrame: FrameHandlers._nothing,
+    NewConnectionIdFrame: FrameHandlers._on_new_connection_id,
+    RetireConnectionIdFrame: FrameHandlers._on_retire_connection_id,
+    PathChallengeFrame: FrameHandlers._on_path_challenge,
+    PathResponseFrame: FrameHandlers._on_path_response,
+    ConnectionCloseFrame: FrameHandlers._on_connection_close,
+    HandshakeDoneFrame: FrameHandlers._on_handshake_done,
+    DatagramFrame: FrameHandlers._on_datagram,
+}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
 from a2al_trio.quic.packet_crypto import OneRttKeys, PacketKeys, initial_keys, packet_keys
 from a2al_trio.quic.tls import (
@@ -46,6 +48,17 @@ _REMEMBERED = (
 )
 
 
+@attrs.frozen
+class Outcome:
+    """What the handshake has settled."""
+
+    alpn: str | None = None
+    server_name: str | None = None
+    peer_certificates: tuple[bytes, ...] = ()
+    resumed: bool = False
+    early_data_accepted: bool = False
+
+
 class Handshake:
     """Runs a TLS engine for one connection and installs what it yields."""
 
@@ -54,6 +67,7 @@ class Handshake:
         self._client_tls: ClientTls | None = None
         self._server_name: str | None = None
         self.engine: TlsClient | TlsServer | None = None
+        self._settled: Outcome | None = None
         self._send_one_rtt: PacketKeys | None = None
         self._receive_one_rtt: PacketKeys | None = None
         self.early_receive_keys: PacketKeys | None = None
@@ -68,6 +82,21 @@ class Handshake:
         """What the ticket's server allowed, while 0-RTT is tried (client)."""
         self.initial_receive: dict[int, PacketKeys] = {}
         """Initial keys by version: a client's first flight may use another one than the rest (RFC 9368 §5)."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is settled so far; of a failed handshake too."""
+        engine = self.engine
+        if engine is None:
+            return self._settled or Outcome()
+        return Outcome(
+            engine.alpn, engine.server_name, engine.peer_certificates, engine.resumed, engine.early_data_accepted
+        )
+
+    def forget_early_keys(self) -> None:
+        """Initial and 0-RTT packets are over."""
+        self.initial_receive.clear()
+        self.early_receive_keys = None
 
     # Initial keys
 
@@ -142,7 +171,8 @@ class Handshake:
 
     def receive(self, space_index: int, data: bytes, now: float) -> None:
         """Take handshake bytes in order; raises QuicTransportError or TlsAlert."""
-        assert self.engine is not None
+        if self.engine is None:
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "handshake data after the handshake", 0x06)
         try:
             self.engine.receive((Level.INITIAL, Level.HANDSHAKE, Level.ONE_RTT)[space_index], data, now)
         except TlsAlert:
@@ -161,6 +191,10 @@ class Handshake:
                 output = engine.take_output(level)
                 if output:
                     self._connection.spaces[index].crypto.send.write(output)
+        if engine.complete and not self._connection.is_client:
+            # A server hears no more of TLS; a client may yet get session tickets.
+            self._settled = self.outcome
+            self.engine = None
 
     def _on_event(self, event: TlsEvent, now: float) -> None:
         connection = self._connection
@@ -201,6 +235,7 @@ class Handshake:
         assert self._receive_one_rtt is not None
         connection = self._connection
         connection.one_rtt = OneRttKeys(self._send_one_rtt, self._receive_one_rtt)
+        self._send_one_rtt = self._receive_one_rtt = None
         connection.early_keys = None
 
     # Transport parameters

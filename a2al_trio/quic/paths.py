@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 import attrs
@@ -22,7 +21,7 @@ MAX_PATHS = 4
 """Paths kept at once: the current one and those being validated."""
 
 MAX_RESPONSES = 4
-"""PATH_RESPONSEs owed at once on one path; a peer that asks more often gets fewer answers."""
+"""PATH_RESPONSEs owed at once on one path."""
 
 CHALLENGE_TRIES = 3
 AMPLIFICATION_FACTOR = 3
@@ -51,7 +50,8 @@ class Path:
     challenge_pending: bool = False
     challenge_deadline: float = float("inf")
     _challenge_tries: int = 0
-    responses: deque[bytes] = attrs.field(factory=lambda: deque(maxlen=MAX_RESPONSES))
+    responses: list[bytes] = attrs.field(factory=list)
+    """PATH_RESPONSE data owed on this path."""
 
     @property
     def amplification_credit(self) -> int:
@@ -85,6 +85,11 @@ class Path:
             return True
         self.challenge = None
         return False
+
+    def on_challenge(self, data: bytes) -> None:
+        """Take PATH_CHALLENGE data; a peer that asks faster than we answer gets fewer answers."""
+        self.responses.append(data)
+        del self.responses[:-MAX_RESPONSES]
 
     def on_response(self, data: bytes) -> bool:
         """Take PATH_RESPONSE data; return whether it validated the path."""

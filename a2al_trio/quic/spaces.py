@@ -90,5 +90,9 @@ class PacketSpace:
         """Drop keys and handshake data; the space is never used again (RFC 9001 §4.9)."""
         self.discarded = True
         self.send_keys = self.receive_keys = None
-        self.crypto = CryptoStream()
+        self.crypto = _SPENT
         self.acks.on_ack_sent()
+
+
+_SPENT = CryptoStream()
+"""In place of the CRYPTO streams of discarded spaces, which nobody writes to any more."""

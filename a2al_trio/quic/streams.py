@@ -6,7 +6,8 @@ once both halves ended in both senses, and only then may the peer open another o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import attrs
 
@@ -25,23 +26,20 @@ DEFAULT_URGENCY = 3
 URGENCIES = 8
 
 
-class StreamObserver:
-    """What the table reports; each method is a plain callable so that the connection can hand in its own."""
+class StreamObserver(Protocol):
+    """Whom the table tells what its streams have news for."""
 
-    __slots__ = ("available", "opened", "readable", "writable")
+    def on_stream_opened(self, stream_id: int) -> None:
+        """The peer opened a stream."""
 
-    def __init__(
-        self,
-        *,
-        opened: Callable[[int], None],
-        readable: Callable[[int], None],
-        writable: Callable[[int], None],
-        available: Callable[[bool], None],
-    ) -> None:
-        self.opened = opened
-        self.readable = readable
-        self.writable = writable
-        self.available = available
+    def on_stream_readable(self, stream_id: int) -> None:
+        """There is something to read."""
+
+    def on_stream_writable(self, stream_id: int) -> None:
+        """There is room to write, or a reason not to."""
+
+    def on_streams_available(self, unidirectional: bool) -> None:
+        """More streams may be opened."""
 
 
 @attrs.frozen(kw_only=True)
@@ -264,7 +262,7 @@ class StreamTable:
         self.blocked_pending[kind] = False
         if self._available_wanted[kind]:
             self._available_wanted[kind] = False
-            self._observer.available(bool(kind))
+            self._observer.on_streams_available(bool(kind))
 
     def for_peer(self, stream_id: int, *, receiving: bool) -> Stream | None:
         """Return the stream a frame of the peer names, opening it if need be; None if it is gone already.
@@ -290,7 +288,7 @@ class StreamTable:
             lower_id = lower << 2 | stream_id & 3
             stream = self._create(lower_id)
             self._peer_open[kind] += 1
-            self._observer.opened(lower_id)
+            self._observer.on_stream_opened(lower_id)
         self._peer_next[kind] = number + 1
         return stream
 
@@ -316,7 +314,7 @@ class StreamTable:
         half.assembler.insert(offset, data)
         if (half.assembler.received_to > before or half.assembler.is_complete) and not half.signalled:
             half.signalled = True
-            self._observer.readable(stream.stream_id)
+            self._observer.on_stream_readable(stream.stream_id)
 
     def on_chunks(self, stream: Stream, chunks: list[bytes]) -> None:
         """Take stream data in order, from one batch of packets; the stream is known to want it."""
@@ -332,7 +330,7 @@ class StreamTable:
         assembler.extend_in_order(chunks, size)
         if not half.signalled:
             half.signalled = True
-            self._observer.readable(stream.stream_id)
+            self._observer.on_stream_readable(stream.stream_id)
 
     def charge(self, half: ReceiveHalf, end: int, new: int) -> None:
         """Hold `new` bytes up to offset `end` against the limits we granted."""
@@ -379,7 +377,7 @@ class StreamTable:
         assembler.clear()
         if not half.signalled:
             half.signalled = True
-            self._observer.readable(stream.stream_id)
+            self._observer.on_stream_readable(stream.stream_id)
 
     def read(self, stream_id: int, limit: int) -> bytes | None:
         """Take up to `limit` bytes: None if there are none now, empty at the end; raises StreamReset."""
@@ -466,7 +464,7 @@ class StreamTable:
         """New bytes of the stream left; the application may be waiting for room in the buffer."""
         if half.wants_writable and half.buffer.unsent <= self._limits.send_buffer >> 1:
             half.wants_writable = False
-            self._observer.writable(half.stream.stream_id)
+            self._observer.on_stream_writable(half.stream.stream_id)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up sending: RESET_STREAM; nothing happens if that direction is over."""
@@ -530,7 +528,7 @@ class StreamTable:
             return
         half.stopped_code = code
         self.reset(stream.stream_id, code)
-        self._observer.writable(stream.stream_id)
+        self._observer.on_stream_writable(stream.stream_id)
 
     def raise_stream_limit(self, half: SendHalf, maximum: int) -> None:
         """Take MAX_STREAM_DATA."""

@@ -390,7 +390,7 @@ class Transmitter:
                     break
                 content = PacketContent(size)
                 if path.responses:
-                    content.add(b"\x1b" + path.responses.popleft())
+                    content.add(b"\x1b" + path.responses.pop(0))
                 if path.challenge_pending and path.challenge is not None:
                     content.add(b"\x1a" + path.challenge)
                     path.on_challenge_sent(now)
