@@ -78,9 +78,7 @@ def pin(core: int) -> None:
 def our_node(address: SocketAddress) -> Iterator[subprocess.Popen[bytes]]:
     """A node of ours in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.workers.dht_node", address.host, str(address.port)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=lambda: pin(0)
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=lambda: pin(0))
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -134,9 +132,7 @@ def answers_ping(sock: socket.socket, server: SocketAddress) -> None:
     raise RuntimeError(f"nobody answers at {server}")
 
 
-def figures_of(
-    process: subprocess.Popen[bytes], server: SocketAddress, client: str, neighbours: list[str]
-) -> Figures:
+def figures_of(process: subprocess.Popen[bytes], server: SocketAddress, client: str, neighbours: list[str]) -> Figures:
     """Fill the node, then measure each kind of request, then memory."""
     trio.run(introduce, server, neighbours)
     asker = Identity.generate(os.urandom)

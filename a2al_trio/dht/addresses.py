@@ -74,8 +74,7 @@ def scope_of(host: str) -> Scope:
         if address in ipaddress.IPv4Network("0.0.0.0/8"):
             return Scope.UNUSABLE
         private = address in _SHARED or any(
-            address in ipaddress.IPv4Network(network)
-            for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+            address in ipaddress.IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
         )
         return Scope.PRIVATE if private else Scope.GLOBAL
     return Scope.PRIVATE if address in ipaddress.IPv6Network("fc00::/7") else Scope.GLOBAL

@@ -100,9 +100,7 @@ class Commands:
         operation: Operation[PingResult] = Operation(on_abandoned=lambda: self._core.rpc.cancel(call))
         return operation
 
-    def store_at(
-        self, address: SocketAddress, record: SignedRecord, key: NodeId | None, now: float
-    ) -> Operation[bool]:
+    def store_at(self, address: SocketAddress, record: SignedRecord, key: NodeId | None, now: float) -> Operation[bool]:
         """Store a record at one peer; the result is whether it took it, PeerSilent without an answer."""
 
         def replied(reply: Reply, now: float) -> None:
@@ -154,9 +152,7 @@ class Commands:
         """Search for the nodes nearest a target."""
         return self._core.searches.search(target, QueryMode.NODES, now)
 
-    def find_newest(
-        self, key: NodeId, record_type: int, now: float, *, local: bool
-    ) -> Operation[SignedRecord]:
+    def find_newest(self, key: NodeId, record_type: int, now: float, *, local: bool) -> Operation[SignedRecord]:
         """Find the newest record of a type; RecordNotFound if no node asked has one.
 
         With `local` a record we publish ourselves answers at once; what we merely hold for others does not, for
@@ -189,9 +185,7 @@ class Commands:
         search.when_done(done)
         return operation
 
-    def find_all(
-        self, key: NodeId, record_type: int, now: float, *, subscribe: bool
-    ) -> Operation[list[SignedRecord]]:
+    def find_all(self, key: NodeId, record_type: int, now: float, *, subscribe: bool) -> Operation[list[SignedRecord]]:
         """Find all records of a type under a key, 0 for any type."""
 
         def done(search: Operation[QueryResult]) -> None:
@@ -221,9 +215,7 @@ class Commands:
 
     # -- publishing --------------------------------------------------------------------------------------------
 
-    def publish(
-        self, record: SignedRecord, key: NodeId | None, now: float
-    ) -> Operation[Publication]:
+    def publish(self, record: SignedRecord, key: NodeId | None, now: float) -> Operation[Publication]:
         """Store a record here and on the nodes nearest its key, and keep it alive there.
 
         Raises MessageTooLarge if no STORE could carry it, StaleRecord, InvalidRecord.
@@ -241,9 +233,7 @@ class Commands:
         def done(publication: Publication) -> None:
             operation.finish(publication)
 
-        operation: Operation[Publication] = Operation(
-            on_abandoned=lambda: core.replication.give_up_waiting(done)
-        )
+        operation: Operation[Publication] = Operation(on_abandoned=lambda: core.replication.give_up_waiting(done))
         core.replication.publish(key, record, now, done)
         return operation
 

@@ -267,9 +267,7 @@ class DhtCore:
     def _begin_search(self, target: NodeId, now: float, seeds: Sequence[Contact]) -> None:
         self.searches.search(target, QueryMode.NODES, now, seeds=seeds)
 
-    def _find_holders(
-        self, key: NodeId, now: float, found: Callable[[Sequence[Contact], float], None]
-    ) -> None:
+    def _find_holders(self, key: NodeId, now: float, found: Callable[[Sequence[Contact], float], None]) -> None:
         if not self.maintenance.passive:
             self.survey.find_closest(key, now, found)
             return
@@ -340,6 +338,3 @@ class DhtCore:
         entry = self.table.get(as_int(node_id))
         if entry is not None and entry.routed:
             self.table.remove(entry.contact.key)
-
-
-

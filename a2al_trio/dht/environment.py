@@ -15,6 +15,7 @@ from a2al_trio.wire.records import Verify
 
 __all__ = ["Environment"]
 
+
 @attrs.define(eq=False)
 class Environment:
     """The inputs of a DHT core; `unix_time` is asked only where a record's validity depends on it."""

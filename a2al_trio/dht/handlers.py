@@ -122,9 +122,7 @@ class Handlers:
         self.probes = ProbeWaiters()
         self.answered = 0
 
-    def handle(
-        self, message: Message, source: SocketAddress, size: int, now: float, *, routed: bool = False
-    ) -> None:
+    def handle(self, message: Message, source: SocketAddress, size: int, now: float, *, routed: bool = False) -> None:
         """Answer one verified request of `size` bytes."""
         self._watcher.request_seen(message.sender, source, now, routed=routed)
         match message.body:
@@ -146,9 +144,7 @@ class Handlers:
             case _:
                 pass  # an answer nobody waits for
 
-    def _reply(
-        self, message: Message, source: SocketAddress, kind: MessageType, body: bytes, *, routed: bool
-    ) -> None:
+    def _reply(self, message: Message, source: SocketAddress, kind: MessageType, body: bytes, *, routed: bool) -> None:
         reply = seal_message(kind, body, message.transaction_id, self._env.identity)
         self.answered += 1
         key = int.from_bytes(message.sender.node_id, "big") if routed else None
@@ -172,9 +168,7 @@ class Handlers:
         who, when = self._proven.get(source, (None, 0.0))
         return who == sender and now - when < PROOF_LIFETIME
 
-    def _allowance(
-        self, message: Message, source: SocketAddress, size: int, now: float, *, routed: bool
-    ) -> int:
+    def _allowance(self, message: Message, source: SocketAddress, size: int, now: float, *, routed: bool) -> int:
         """How many bytes of body an answer may have."""
         if routed or self._is_proven(message.sender, source, now):
             return BODY_LIMIT
@@ -218,9 +212,7 @@ class Handlers:
             # One record is larger than what an unproven source may get: the protocol has no smaller answer.
             extra = len(chosen[0]) - room
             fits = len(chosen[0]) + 8 + len(observed) + MESSAGE_OVERHEAD <= 1200
-            if not fits or (
-                allowance < BODY_LIMIT and not self._limiter.admit_bytes(source.host, now, extra)
-            ):
+            if not fits or (allowance < BODY_LIMIT and not self._limiter.admit_bytes(source.host, now, extra)):
                 chosen = []
         room -= sum(map(len, chosen))
         nodes = _fitting(self._encoded_nodes(body.target, message.sender), room)
@@ -252,15 +244,11 @@ class Handlers:
             self._cursors.popitem(last=False)
         return chosen
 
-    def _store_record(
-        self, message: Message, body: Store, source: SocketAddress, now: float, *, routed: bool
-    ) -> None:
+    def _store_record(self, message: Message, body: Store, source: SocketAddress, now: float, *, routed: bool) -> None:
         response = StoreResponse(stored=True)
         key = body.target_key
         try:
-            self._store.put(
-                body.record, self._env.unix_seconds(), key=key, source=network_of(source.host)
-            )
+            self._store.put(body.record, self._env.unix_seconds(), key=key, source=network_of(source.host))
         except StaleRecord:
             response = StoreResponse(stored=True, already_had=True)
         except PolicyRefused:

@@ -337,9 +337,7 @@ class Maintenance:
         for seed in self._seeds[:16]:
             self.ask_seed(seed, now)
 
-    def ask_seed(
-        self, seed: SocketAddress, now: float, *, on_end: Callable[[bool, float], None] | None = None
-    ) -> None:
+    def ask_seed(self, seed: SocketAddress, now: float, *, on_end: Callable[[bool, float], None] | None = None) -> None:
         """PING an address whose node is not known; the first answer begins the searches of a join."""
 
         def replied(_reply: Reply, now: float) -> None:

@@ -33,9 +33,7 @@ Name = tuple[QueryMode, bytes, int, bool]
 class Searches:
     """Starts searches and lets equal ones share a run."""
 
-    def __init__(
-        self, parts: QueryParts, table: RoutingTable, store: RecordStore, *, authority: Authority
-    ) -> None:
+    def __init__(self, parts: QueryParts, table: RoutingTable, store: RecordStore, *, authority: Authority) -> None:
         self._parts = parts
         self._table = table
         self._store = store

@@ -201,9 +201,7 @@ class Dht:
         operation = self._commands.find_newest(key, rec_type, trio.current_time(), local=local)
         return await self._result(operation)
 
-    async def find_records(
-        self, key: NodeId, rec_type: int = 0, *, subscribe: bool = False
-    ) -> list[SignedRecord]:
+    async def find_records(self, key: NodeId, rec_type: int = 0, *, subscribe: bool = False) -> list[SignedRecord]:
         """All records of a type under a key, 0 for any type: topics, mail. Nothing found is an empty list.
 
         `subscribe` asks holders that can to push the next one (spec 08 §2.1).
@@ -224,9 +222,7 @@ class Dht:
             raise RecordInvalid(str(error)) from error
         return await self._result(operation)
 
-    async def store_at(
-        self, address: SocketAddress, record: SignedRecord, key: NodeId | None = None
-    ) -> bool:
+    async def store_at(self, address: SocketAddress, record: SignedRecord, key: NodeId | None = None) -> bool:
         """Store a record at one peer; whether it took it. Raises PeerSilent."""
         return await self._result(self._commands.store_at(address, record, key, trio.current_time()))
 

@@ -70,9 +70,7 @@ class StoreUsage:
 class RecordStore:
     """Records by key. `authority` is asked after integrity; None accepts any signer."""
 
-    def __init__(
-        self, limits: StoreLimits, *, verify: Verify, authority: Authority | None = None
-    ) -> None:
+    def __init__(self, limits: StoreLimits, *, verify: Verify, authority: Authority | None = None) -> None:
         self._limits = limits
         self._verify = verify
         self._authority = authority

@@ -58,9 +58,7 @@ class Survey:
         """The estimated number of nodes."""
         return self._table.estimate_size(self._timers.now - self._env.config.fresh_for).nodes
 
-    def find_records(
-        self, key: NodeId, mode: QueryMode, now: float, *, record_type: int
-    ) -> Operation[QueryResult]:
+    def find_records(self, key: NodeId, mode: QueryMode, now: float, *, record_type: int) -> Operation[QueryResult]:
         """Search for records; if nothing is found in a crowded neighbourhood, its region is searched, too."""
 
         def done(finished: Operation[QueryResult]) -> None:
@@ -81,9 +79,7 @@ class Survey:
         plain.when_done(done)
         return operation
 
-    def find_closest(
-        self, key: NodeId, now: float, found: Callable[[Sequence[Contact], float], None]
-    ) -> None:
+    def find_closest(self, key: NodeId, now: float, found: Callable[[Sequence[Contact], float], None]) -> None:
         """Search for the nodes a record belongs on; in a crowded neighbourhood, half of them beside the crowd."""
         half = self._env.config.replicas
 

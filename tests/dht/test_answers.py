@@ -250,14 +250,10 @@ def test_an_answer_counts_only_from_who_was_asked(fault: str) -> None:
 
 def test_a_node_needs_an_identity_of_its_own() -> None:
     agent = identity(1)
-    proof = issue_delegation(
-        identity(2).key, agent.public_key, issued_at=NOW, expires_at=0
-    )
+    proof = issue_delegation(identity(2).key, agent.public_key, issued_at=NOW, expires_at=0)
     delegated = Identity.delegated(agent.key, proof.encode(), now=NOW)
     with pytest.raises(ConfigurationError, match="identity of its own"):
-        DhtCore(
-            delegated, DhtConfig(), local_address=SOURCE, entropy=lambda size: bytes(size), unix_time=lambda: NOW
-        )
+        DhtCore(delegated, DhtConfig(), local_address=SOURCE, entropy=lambda size: bytes(size), unix_time=lambda: NOW)
 
 
 BODIES: list[Body] = [
@@ -283,9 +279,9 @@ MESSAGES = [encode_message(body, bytes([number]) * 20, ASKER) for number, body i
             st.binary(max_size=1300),
             st.sampled_from(MESSAGES),
             st.tuples(st.sampled_from(MESSAGES), st.integers(0, 400), st.integers(1, 255)).map(
-                lambda each: each[0][: each[1]]
-                + bytes([each[0][each[1] % len(each[0])] ^ each[2]])
-                + each[0][each[1] + 1 :]
+                lambda each: (
+                    each[0][: each[1]] + bytes([each[0][each[1] % len(each[0])] ^ each[2]]) + each[0][each[1] + 1 :]
+                )
             ),
         ),
         max_size=8,

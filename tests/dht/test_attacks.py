@@ -54,9 +54,7 @@ def success_rate(swarm: Swarm, agent: Identity, tries: int = 60) -> float:
     key, found = agent.address.node_id, 0
     operations = []
     for node in swarm.random.sample(honest, tries):
-        search = node.running.survey.find_records(
-            key, QueryMode.NEWEST, swarm.now, record_type=RecordType.ENDPOINT
-        )
+        search = node.running.survey.find_records(key, QueryMode.NEWEST, swarm.now, record_type=RecordType.ENDPOINT)
         operations.append((node, search))
     swarm.wait_all(operations)
     found = sum(bool(search.value().records) for _, search in operations)

@@ -145,8 +145,7 @@ def test_endpoint_and_profile_of_one_agent_are_two_units() -> None:
         agent, RecordType.PROFILE, b"\xa1\x01\x01", sequence=1, timestamp=START + int(swarm.now), ttl=3600
     )
     operations = [
-        publisher.commands.publish(record, None, swarm.now)
-        for record in (endpoint_record(agent, swarm.now), profile)
+        publisher.commands.publish(record, None, swarm.now) for record in (endpoint_record(agent, swarm.now), profile)
     ]
     swarm.wait_all([(publisher, operation) for operation in operations])
     asker = swarm.nodes[9]

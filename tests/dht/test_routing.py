@@ -161,9 +161,7 @@ class Model:
         known = next((each for each in self.main if each.key == newcomer.key), None)
         if known is None:
             self.drop_waiting(newcomer.key)
-        self.main = [
-            each for each in self.main if each.key == newcomer.key or each.address != newcomer.address
-        ]
+        self.main = [each for each in self.main if each.key == newcomer.key or each.address != newcomer.address]
         if known is not None:
             self.main.remove(known)
             if known.address != newcomer.address and not self.allows(newcomer):

@@ -170,9 +170,7 @@ async def test_what_a_node_knew_survives_a_restart(tmp_path: Path) -> None:
     async with open_udp(loopback) as other_socket, open_dht(other_socket, identity(3), unix_time=now) as other:
         async with (
             open_udp(loopback) as socket,
-            open_dht(
-                socket, who, data_dir=tmp_path, unix_time=now, bootstrap=[other_socket.local_address]
-            ) as dht,
+            open_dht(socket, who, data_dir=tmp_path, unix_time=now, bootstrap=[other_socket.local_address]) as dht,
         ):
             assert await dht.bootstrapped()
             await dht.publish(record)
@@ -205,9 +203,7 @@ async def test_real_sockets_of_both_families(no_leaks: None) -> None:
             for number in range(4):
                 socket = await stack.enter_async_context(open_udp(SocketAddress(host, 0)))
                 seeds = [nodes[0].local_address] if nodes else []
-                nodes.append(
-                    await stack.enter_async_context(open_dht(socket, identity(10 + number), bootstrap=seeds))
-                )
+                nodes.append(await stack.enter_async_context(open_dht(socket, identity(10 + number), bootstrap=seeds)))
                 await nodes[-1].bootstrapped()
             payload = EndpointPayload((f"quic://{nodes[0].local_address}",)).encode()
             record = sign_record(agent, 1, payload, sequence=1, timestamp=int(time.time()) - 3, ttl=3600)

@@ -336,9 +336,7 @@ class StoreMachine(RuleBasedStateMachine):
             brief = "x" * min(filler, 140)
             record = topic(person, "ai/test", sequence=sequence, timestamp=self.now - age, ttl=ttl, brief=brief)
         else:
-            record = sign_record(
-                person, kind, bytes(filler % 4), sequence=sequence, timestamp=self.now - age, ttl=ttl
-            )
+            record = sign_record(person, kind, bytes(filler % 4), sequence=sequence, timestamp=self.now - age, ttl=ttl)
         if kind < 0x10 and filler % 5:
             key = person.node_id
         expected = self.model.put(record, key, source, self.now)
