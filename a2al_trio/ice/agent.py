@@ -50,7 +50,7 @@ class AgentConfig:
     for unforeseen checks when every known pair has failed (RFC 8863), `give_up` the limit for everything.
     """
 
-    pace: float = 0.02
+    pace: float = 0.005
     patience: float = 8.0
     give_up: float = 30.0
     direct_patience: float = 0.03

@@ -84,6 +84,6 @@ class Nomination:
         if not pair.is_relayed:
             return pair.valid_since + self.direct_patience
         # What is better has been tried for a while already, and a slow network needs more time to answer.
-        patience = min(max(2 * pair.round_trip, 0.1), 1.0) if pair.round_trip else self.relay_patience
+        patience = min(max(1.5 * pair.round_trip, 0.05), 1.0) if pair.round_trip else self.relay_patience
         tried_since = max(min(other.checked_at or pair.valid_since, pair.valid_since) for other in better)
         return max(pair.valid_since, tried_since + patience)
