@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.recovery import Tracked
     from a2al_trio.quic.spaces import PacketSpace
-    from a2al_trio.quic.streams import SendHalf, Stream
+    from a2al_trio.quic.stream import SendHalf, Stream
 
 __all__ = ["ApplicationFrames", "PacketContent", "add_ack", "add_crypto"]
 

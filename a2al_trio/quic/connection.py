@@ -1,6 +1,6 @@
 """One QUIC connection as a sans-IO object: the facade that wires the owners of its parts.
 
-No protocol detail lives here. Packets come in through receive.py and receive_run.py, frames go to the owners through
+No protocol detail lives here. Packets come in through intake.py, frames go to the owners through
 frame_handlers.py, transmit.py decides what to send, recovery.py what was lost, timers.py when to look again.
 
 The driver's rule: call commands, feed datagrams through the endpoint, then let the endpoint send and drain its
@@ -32,11 +32,10 @@ from a2al_trio.quic.events import (
 )
 from a2al_trio.quic.flow import ConnectionFlow, ReceiveWindow
 from a2al_trio.quic.handshake import Handshake
+from a2al_trio.quic.intake import Intake
 from a2al_trio.quic.migration import Migration
 from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2, OneRttKeys, PacketKeys
-from a2al_trio.quic.paths import Path, PathSet
-from a2al_trio.quic.receive import Receiver
-from a2al_trio.quic.receive_run import RunReceiver
+from a2al_trio.quic.paths import PathSet
 from a2al_trio.quic.recovery import LossRecovery
 from a2al_trio.quic.spaces import PacketSpace
 from a2al_trio.quic.stats import ConnectionStats
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from a2al_trio.net.address import SocketAddress
     from a2al_trio.net.datagram import Transmit
     from a2al_trio.quic.config import QuicConfig
-    from a2al_trio.quic.frame_handlers import PacketContext
     from a2al_trio.quic.frames import NewConnectionIdFrame
     from a2al_trio.quic.packet_builder import PacketBuffer
     from a2al_trio.quic.tls import ClientTls, ServerTls, SessionTicket
@@ -157,8 +155,7 @@ class QuicConnectionCore:
         self.handshake_peer_cid = peer_cid
         self.establishment = Establishment(self)
         self.migration = Migration(self)
-        self.receiver = Receiver(self)
-        self._run_receiver = RunReceiver(self, self.receiver.handlers)
+        self.intake = Intake(self)
         self.transmitter = Transmitter(self)
         self.known_versions = (VERSION_1, VERSION_2)
         self.ack_delay_unit = 8 / 1_000_000
@@ -368,11 +365,11 @@ class QuicConnectionCore:
             bytes_in_flight=path.in_flight,
             datagram_size=path.mtu.size,
             packets_sent=sum(space.next_number for space in self.spaces),
-            packets_received=self.receiver.packets,
+            packets_received=self.intake.packets,
             packets_lost=self.recovery.lost_packets,
             bytes_sent=self.bytes_sent,
             bytes_received=self.bytes_received,
-            undecryptable_packets=self.receiver.undecryptable,
+            undecryptable_packets=self.intake.undecryptable,
             open_streams=len(self.streams),
             key_updates=self.key_updates,
             path_changes=self.paths.changes,
@@ -422,57 +419,8 @@ class QuicConnectionCore:
         self.handshake.start_server(tls)
         self.paths.current.validated = validated
 
-    def receive_run(self, data: memoryview, size: int, source: Path, *, ecn: int, now: float) -> list[bytes]:
-        """Take a run of short header packets; returns those that are not for this connection, it seems."""
-        if self.closed:
-            self.ending.on_datagram()
-            return []
-        self.bytes_received += len(data)
-        source.bytes_received += len(data)
-        one_rtt = self.one_rtt
-        if one_rtt is None:
-            return [bytes(data[at : at + size]) for at in range(0, len(data), size)]
-        failed: list[bytes] = []
-        try:
-            opened, failed = self._run_receiver.receive(
-                data, size, one_rtt.receive, phase=one_rtt.phase, path=source, ecn=ecn, now=now
-            )
-        except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
-            self._on_violation(error, now)
-        else:
-            if opened:
-                self.receiver.packets += opened
-                self.timers.on_received(now)
-        return failed
-
-    def on_run_received(self, context: PacketContext, keys: PacketKeys, lowest: int) -> None:
-        """A run was taken in: see to keys and paths, once for all its packets."""
-        self.on_opened(keys, lowest, context.now)
-        if context.path is not self.paths.current:
-            self.migration.on_packet(context.path, context.destination_cid, moved=not context.only_probing)
-
-    def take_datagram(
-        self, data: bytes | memoryview, source: Path, *, ecn: int, now: float, counted: bool = False
-    ) -> bool:
-        """Take one datagram; returns whether it was genuine. `counted` if `receive_run` has seen it before."""
-        if self.closed:
-            self.ending.on_datagram()
-            return False
-        if not counted:
-            self.bytes_received += len(data)
-            source.bytes_received += len(data)
-        try:
-            genuine = self.receiver.receive_datagram(data, now=now, path=source, ecn=ecn)
-            if self.receiver.has_stash and genuine and not self.closed:
-                self.receiver.replay_stash(now)
-        except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
-            self._on_violation(error, now)
-            return True
-        if genuine:
-            self.timers.on_received(now)
-        return genuine
-
-    def _on_violation(self, error: QuicTransportError | FrameDecodeError | TlsAlert, now: float) -> None:
+    def on_violation(self, error: QuicTransportError | FrameDecodeError | TlsAlert, now: float) -> None:
+        """The peer broke a rule: close with the code the error carries."""
         if isinstance(error, TlsAlert):
             self.close_for(error.quic_error_code, error.reason, now, error.__cause__ or error)
         else:
@@ -495,7 +443,7 @@ class QuicConnectionCore:
         try:
             self.timers.handle(now)
         except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
-            self._on_violation(error, now)
+            self.on_violation(error, now)
 
     # Called by the owners
 

@@ -147,7 +147,7 @@ class QuicEndpointCore:
         if last and last < 1 + self.config.connection_id_length + SAMPLE_END:
             rest = bytes(data[-last:])
             data = data[:-last]
-        failed = connection.receive_run(data, size, path, ecn=batch.ecn, now=now)
+        failed = connection.intake.take_run(data, size, path, ecn=batch.ecn, now=now)
         self.touch(connection)
         if rest:
             failed.append(rest)
@@ -182,7 +182,7 @@ class QuicEndpointCore:
         path = connection.migration.path_for(batch.source, batch.local_host)
         if path is None:
             return
-        genuine = connection.take_datagram(datagram, path, ecn=batch.ecn, now=now, counted=counted)
+        genuine = connection.intake.take_datagram(datagram, path, ecn=batch.ecn, now=now, counted=counted)
         if not genuine and not datagram[0] & 0x80 and self._reset_tokens.get(bytes(datagram[-16:])) is connection:
             connection.ending.on_stateless_reset(now)
         self.touch(connection)
@@ -279,7 +279,7 @@ class QuicEndpointCore:
         self.connections.add(connection)
         self._incoming_handshakes.add(connection)
         self._deliver(connection, datagram, batch, now)
-        if connection.receiver.packets == 0:
+        if connection.intake.packets == 0:
             # Not even the first packet was genuine: keep nothing of it.
             self.forget(connection)
 

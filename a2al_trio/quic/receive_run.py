@@ -7,7 +7,7 @@ slice, and the stream gets all the data in one list. Whatever is different takes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from a2al_trio.quic.frame_handlers import FrameHandlers, PacketContext
 from a2al_trio.quic.packet_builder import repeat_byte
@@ -18,9 +18,9 @@ from a2al_trio.quic.varint import VarintError, decode_varint
 if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.paths import Path
-    from a2al_trio.quic.streams import Stream
+    from a2al_trio.quic.stream import Stream
 
-__all__ = ["RunReceiver"]
+__all__ = ["RunReceiver", "RunResult"]
 
 SMALL_OFFSET = (1 << 30) - (1 << 23)
 """Four-byte stream offsets are predicted up to here: no run of packets gets from there to where encodings change."""
@@ -46,6 +46,20 @@ class _Prediction:
         self.data_at = len(head) + offset_size + len(tail)
 
 
+class RunResult(NamedTuple):
+    """What became of a run: how many packets opened, and the others as they arrived.
+
+    The rest is of use if any opened: the lowest number of their last consecutive stretch, what the run was addressed
+    to, and whether it did no more than probe a path.
+    """
+
+    opened: int
+    failed: list[bytes]
+    lowest: int = 0
+    destination_cid: bytes = b""
+    only_probing: bool = True
+
+
 class RunReceiver:
     """Takes runs of packets for one connection that has its 1-RTT keys."""
 
@@ -55,16 +69,16 @@ class RunReceiver:
 
     def receive(
         self, data: memoryview, size: int, keys: PacketKeys, *, phase: int, path: Path, ecn: int, now: float
-    ) -> tuple[int, list[bytes]]:
+    ) -> RunResult:
         """Take packets that are `size` bytes apart in `data`, which is written to.
 
-        Returns how many opened, and the others as they arrived. Raises what `FrameHandlers` raises.
+        Raises what `FrameHandlers` raises.
         """
         connection = self._connection
         cid_end = 1 + connection.config.connection_id_length
         unmasked = self._unmask(data, size, keys, phase)
         if unmasked is None:
-            return 0, [bytes(data[at : at + size]) for at in range(0, len(data), size)]
+            return RunResult(0, [bytes(data[at : at + size]) for at in range(0, len(data), size)])
         masks, number_size, truncated = unmasked
         iv, decrypt = keys.iv, keys.decrypt
         body_at, number_mask = cid_end + number_size, (1 << 8 * number_size) - 1
@@ -119,8 +133,7 @@ class RunReceiver:
             streams.on_chunks(predicted.stream, chunks)
         if opened:
             acks.on_received(first_number, last_number, eliciting=eliciting, ecn=ecn, now=now)
-            connection.on_run_received(context, keys, first_number)
-        return opened, failed
+        return RunResult(opened, failed, first_number, context.destination_cid, context.only_probing)
 
     def _unmask(self, data: memoryview, size: int, keys: PacketKeys, phase: int) -> _Unmasked | None:
         """Take header protection off in place; None, and nothing changed, if the headers are not all alike.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from a2al_trio.quic.paths import Path
     from a2al_trio.quic.qlog import ConnectionObserver
     from a2al_trio.quic.spaces import PacketSpace
-    from a2al_trio.quic.streams import SendHalf
+    from a2al_trio.quic.stream import SendHalf
 
 __all__ = ["GRANULARITY", "PACKET_THRESHOLD", "AckResult", "LossRecovery", "RttEstimator", "SentRun", "Tracked"]
 

@@ -12,16 +12,12 @@ from typing import Protocol
 import attrs
 
 from a2al_trio.errors import LocalProtocolError, StreamReset, StreamStopped
-from a2al_trio.quic.assembler import Assembler
 from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
-from a2al_trio.quic.flow import ConnectionFlow, ReceiveWindow
-from a2al_trio.quic.send_buffer import SendBuffer
+from a2al_trio.quic.flow import ConnectionFlow
+from a2al_trio.quic.stream import ReceiveHalf, SendHalf, Stream
 from a2al_trio.quic.varint import encode_varint
 
-__all__ = ["DEFAULT_URGENCY", "ReceiveHalf", "SendHalf", "Stream", "StreamLimits", "StreamObserver", "StreamTable"]
-
-DEFAULT_URGENCY = 3
-"""Streams of a lower urgency number go first; equal ones take turns."""
+__all__ = ["StreamLimits", "StreamObserver", "StreamTable"]
 
 URGENCIES = 8
 
@@ -51,110 +47,6 @@ class StreamLimits:
     window: int
     max_window: int
     send_buffer: int
-
-
-class SendHalf:
-    """Our sending direction of a stream (RFC 9000 §3.1)."""
-
-    __slots__ = (
-        "_blocked_at",
-        "blocked_pending",
-        "buffer",
-        "id_field",
-        "limit",
-        "reset_acked",
-        "reset_code",
-        "reset_pending",
-        "reset_size",
-        "stopped_code",
-        "stream",
-        "table",
-        "wants_writable",
-    )
-
-    def __init__(self, table: StreamTable, stream: Stream, limit: int, id_field: bytes) -> None:
-        self.table = table
-        self.stream = stream
-        self.buffer = SendBuffer()
-        self.limit = limit
-        self.id_field = id_field
-        self.reset_code: int | None = None
-        self.reset_size = 0
-        self.reset_pending = False
-        self.reset_acked = False
-        self.stopped_code: int | None = None
-        self.wants_writable = False
-        self.blocked_pending = False
-        self._blocked_at = -1
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the peer has everything there will ever be."""
-        return self.reset_acked if self.reset_code is not None else self.buffer.is_finished
-
-    def on_range_acked(self, start: int, stop: int, *, fin: bool = False) -> None:
-        """The peer has these bytes."""
-        if self.reset_code is None:
-            self.buffer.on_acked(start, stop, fin=fin)
-            if self.buffer.fin_acked and self.buffer.acked_to == self.buffer.end:
-                self.table.remove_if_done(self.stream)
-
-    def on_range_lost(self, start: int, stop: int, *, fin: bool = False) -> None:
-        """These bytes must be sent again."""
-        if self.reset_code is None:
-            self.buffer.on_lost(start, stop, fin=fin)
-            self.table.activate(self)
-
-    def on_blocked(self) -> None:
-        """Data waits for the peer's credit: tell it once per limit (STREAM_DATA_BLOCKED)."""
-        if self._blocked_at != self.limit:
-            self._blocked_at = self.limit
-            self.blocked_pending = True
-            self.table.control[self.stream.stream_id] = self.stream
-
-
-class ReceiveHalf:
-    """Our receiving direction of a stream (RFC 9000 §3.2)."""
-
-    __slots__ = (
-        "assembler",
-        "credit_pending",
-        "end_delivered",
-        "reset_code",
-        "signalled",
-        "stop_code",
-        "stop_pending",
-        "window",
-    )
-
-    def __init__(self, window: int, max_window: int) -> None:
-        self.assembler = Assembler()
-        self.window = ReceiveWindow(window, max_window)
-        self.reset_code: int | None = None
-        self.stop_code: int | None = None
-        self.stop_pending = False
-        self.credit_pending = False
-        self.signalled = False
-        self.end_delivered = False
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing more will come and the application knows, or does not care."""
-        if self.stop_code is not None:
-            return self.assembler.final_size is not None
-        return self.end_delivered
-
-
-class Stream:
-    """One stream; `send` or `receive` is None where the stream has no such direction."""
-
-    __slots__ = ("receive", "send", "stream_id", "urgency")
-
-    def __init__(self, stream_id: int) -> None:
-        self.stream_id = stream_id
-        self.send: SendHalf | None = None
-        self.receive: ReceiveHalf | None = None
-        self.urgency = DEFAULT_URGENCY
 
 
 class StreamTable:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from a2al_trio.quic.acks import AckTracker
     from a2al_trio.quic.send_buffer import SendBuffer
-    from a2al_trio.quic.streams import SendHalf
+    from a2al_trio.quic.stream import SendHalf
 
 __all__ = ["AckSent", "CryptoSent", "OnAcked", "Resend", "StreamSent"]
 
