@@ -42,14 +42,14 @@ class Candidates:
     """Collects what is known, without waiting or asking anybody.
 
     `sense` is about the socket of QUIC, `dht_sense` about that of the DHT; in the shared layout they are one
-    (spec 04 §2.1). `external_host` is what a web service saw, `mapped` the address a router forwards to us.
+    (spec 04 §2.1). `external_host` is what a web service saw, `mapped` the addresses routers let through to us.
     """
 
     quic_address: SocketAddress
     sense: NatSense
     dht_sense: NatSense
     external_host: Callable[[], str | None]
-    mapped: Callable[[], SocketAddress | None]
+    mapped: Callable[[], Iterable[SocketAddress]]
     local_hosts: Callable[[], Iterable[str]]
     fallback_host: str = ""
 
@@ -75,9 +75,9 @@ class Candidates:
         fallback = self.fallback_host.strip()
         if fallback:
             yield Candidate(fallback, port, "fallback")
-        mapped = self.mapped()
-        if mapped is not None and is_publishable(mapped.host):
-            yield Candidate(mapped.host, mapped.port, "mapped")
+        for mapped in self.mapped():
+            if is_publishable(mapped.host):
+                yield Candidate(mapped.host, mapped.port, "mapped")
 
     def _observed(self, now: float) -> Iterator[tuple[str, int]]:
         for ipv6 in (False, True):

@@ -119,6 +119,9 @@ class HostConfig:
             raise ConfigurationError("endpoint_ttl must be 1 to 604800 seconds; 3600 is usual")
         if self.clock_tolerance < 0:
             raise ConfigurationError("clock_tolerance must not be negative")
+        for url in self.ip_echo_urls:
+            if not url.startswith(("http://", "https://")):
+                raise ConfigurationError(f"ip_echo_urls: {url!r} is not a URL; write https://host/path")
         if self.max_connections < 1:
             raise ConfigurationError("max_connections must be at least 1")
         for seed in self.bootstrap:

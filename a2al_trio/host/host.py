@@ -419,6 +419,7 @@ async def open_host_over(
         meetings = Meetings(place, agents, tls, dialler, admission, nursery)
         publisher = Publisher(config, agents, dht, surroundings, unix_time, lambda: hubs.published)
         surroundings.on_change.append(publisher.reconsider)
+        surroundings.connected_hosts = lambda: {connection.peer_address.host for connection in connections}
         host = Host(
             agents=agents,
             dht=dht,

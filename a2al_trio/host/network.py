@@ -8,7 +8,7 @@ anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -20,7 +20,7 @@ from a2al_trio.host.candidates import Candidate, Candidates, is_publishable
 from a2al_trio.host.config import HostConfig
 from a2al_trio.identity import NodeId
 from a2al_trio.nat.external import ExternalAddress
-from a2al_trio.nat.portmap import PortMapper, default_mappers, open_port_mapper
+from a2al_trio.nat.portmap import PortMapper, default_ipv6_mappers, default_mappers, open_port_mapper
 from a2al_trio.nat.probe import ProbeFindings, probe_claimed, probe_fresh
 from a2al_trio.nat.sends import SendLog
 from a2al_trio.nat.sense import NatSense, reachability_hint
@@ -49,6 +49,8 @@ PREPARE_LIMIT = 10.0
 OBSERVE_LIMIT = 10.0
 OBSERVE_PEERS = 8
 HELPERS = 15
+OUTSIDE = ("observed", "external", "mapped")
+"""Sources of candidates that may be the address of a NAT before us."""
 
 
 class LocalNetwork(Protocol):
@@ -86,9 +88,12 @@ class Surroundings:
         """Called when what we publish may have changed."""
         self.on_network_change: list[Callable[[], None]] = []
         """Called when the machine is on another network and that has settled."""
+        self.connected_hosts: Callable[[], Iterable[str]] = tuple
+        """To whom QUIC talks, on the same socket as the DHT in the shared layout."""
         self._dht: Dht | None = None
         self._external: ExternalAddress | None = None
-        self._mapper: PortMapper | None = None
+        self._mappers: list[PortMapper] = []
+        self._concluded: dict[int, tuple[SocketAddress | None, SocketAddress | None, NatType]] = {}
         self._probing: trio.Event | None = None
         self._moved = trio.Event()
         self._address_changed = trio.Event()
@@ -97,7 +102,7 @@ class Surroundings:
             sense=self.sense,
             dht_sense=self.dht_sense,
             external_host=lambda: None if self._external is None else self._external.host,
-            mapped=lambda: None if self._mapper is None else self._mapper.mapped,
+            mapped=self._mapped,
             local_hosts=self._hosts,
             fallback_host=config.fallback_host,
         )
@@ -105,6 +110,9 @@ class Surroundings:
 
     def _hosts(self) -> Sequence[str]:
         return () if self._network is None else self._network.hosts()
+
+    def _mapped(self) -> Sequence[SocketAddress]:
+        return [mapper.mapped for mapper in self._mappers if mapper.mapped is not None]
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -130,15 +138,10 @@ class Surroundings:
     def nat_type(self) -> NatType:
         """The kind of NAT before the socket of QUIC, and so what we publish (spec 05 §6)."""
         now = trio.current_time()
-        if self._mapper is not None and self._mapper.mapped is not None:
+        if any(not mapped.is_ipv6 for mapped in self._mapped()):
             return NatType.FULL_CONE  # whatever the NAT does otherwise, it forwards this port
         found = self.sense.nat_type(now)
         return found if found is not NatType.UNKNOWN else self.dht_sense.nat_type(now)
-
-    @property
-    def port_mapper(self) -> PortMapper | None:
-        """The port mapping, if the configuration asks for one."""
-        return self._mapper
 
     def hint(self) -> str:
         """What a user should know about being reached; empty if there is nothing to say (spec 05 §10)."""
@@ -155,29 +158,32 @@ class Surroundings:
         self._observe(self.sense, reporter, address, source)
 
     def _observe(self, sense: NatSense, reporter: NodeId, address: SocketAddress, source: SocketAddress | None) -> None:
-        now = trio.current_time()
-        before = sense.trusted(now, ipv6=address.is_ipv6), sense.nat_type(now)
-        if not sense.observe(reporter, address, now, source=source):
-            return
-        if self._dht is not None:
-            sense.known_peers = len(self._dht.contacts())
-        self._compare(sense, before, ipv6=address.is_ipv6)
+        if sense.observe(reporter, address, trio.current_time(), source=source):
+            if self._dht is not None:
+                sense.known_peers = len(self._dht.contacts())
+            self._compare(sense)
 
     def _observed_by_server(self, server: SocketAddress, answer: StunAnswer) -> None:
-        now = trio.current_time()
-        before = self.sense.trusted(now, ipv6=answer.mapped.is_ipv6), self.sense.nat_type(now)
-        self.sense.observe_server(server, answer.mapped, now)
-        self._compare(self.sense, before, ipv6=answer.mapped.is_ipv6)
+        self.sense.observe_server(server, answer.mapped, trio.current_time())
+        self._compare(self.sense)
 
-    def _compare(self, sense: NatSense, before: tuple[SocketAddress | None, NatType], *, ipv6: bool) -> None:
+    def _compare(self, sense: NatSense) -> None:
+        """Tell if the conclusions are others than last time; they are not drawn where nothing is new."""
         now = trio.current_time()
-        trusted = sense.trusted(now, ipv6=ipv6)
-        if trusted != before[0] and trusted is not None and not ipv6:
+        before = self._concluded.get(id(sense))
+        found = sense.trusted(now), sense.trusted(now, ipv6=True), sense.nat_type(now)
+        if found == before:
+            return
+        self._concluded[id(sense)] = found
+        if found[0] is not None and (before is None or found[0] != before[0]):
             self._address_changed.set()
-        if (trusted, sense.nat_type(now)) != before:
-            self._tell_change()
+        self._tell_change()
 
     def _tell_change(self) -> None:
+        if self._dht is not None:
+            # Nodes at the address of our NAT are behind it too, and it seldom lets us out and in again.
+            outside = {found.host for found in self.candidates() if found.source in OUTSIDE}
+            self._dht.set_external_hosts(outside - set(self._hosts()))
         for tell in self.on_change:
             tell()
 
@@ -226,7 +232,8 @@ class Surroundings:
         helpers = [address for address in self._attached.bootstrap_candidates(HELPERS) if not address.is_ipv6]
         helpers = [address for address in helpers if is_public(address.host)]
         claimed = sense.trusted(trio.current_time())
-        cold = [address for address in helpers if self.dht_socket.is_cold(address.host)]
+        warm = set(self.connected_hosts())
+        cold = [node for node in helpers if node.host not in warm and self.dht_socket.is_cold(node.host)]
         findings = ProbeFindings()
         if claimed is not None and cold:
             expect_echo = self._attached.expect_echo
@@ -278,8 +285,8 @@ class Surroundings:
             async with trio.open_nursery() as nursery:
                 if self._external is not None:
                     nursery.start_soon(self._external.refresh)
-                if self._mapper is not None:
-                    nursery.start_soon(self._mapper.settled)
+                for mapper in self._mappers:
+                    nursery.start_soon(mapper.settled)
 
     # -- keeping it true ---------------------------------------------------------------------------------------
 
@@ -298,10 +305,9 @@ class Surroundings:
                 servers, urls = self._config.stun_servers, self._config.ip_echo_urls
                 self._external = ExternalAddress(stun, servers, urls, self._observed_by_server)
             if self._config.port_mapping:
-                port = self._mux.quic.local_address.port
-                self._mapper = await stack.enter_async_context(
-                    open_port_mapper(port, on_change=self._tell_change, mappers=default_mappers)
-                )
+                for mappers in (default_mappers, default_ipv6_mappers)[: 1 + self.quic_address.is_ipv6]:
+                    mapping = open_port_mapper(self.quic_address.port, on_change=self._tell_change, mappers=mappers)
+                    self._mappers.append(await stack.enter_async_context(mapping))
             if fingerprint is not None:
                 await stack.enter_async_context(open_network_watch(self.network_changed, sample=fingerprint))
             nursery = await stack.enter_async_context(open_service_nursery("network sensing"))
@@ -361,8 +367,8 @@ class Surroundings:
             for tell in self.on_network_change:
                 tell()
             self._attached.network_changed()
-            if self._mapper is not None:
-                self._mapper.refresh()
+            for mapper in self._mappers:
+                mapper.refresh()
             self._tell_change()
             await self.observe_from_routing()
             await self.prepare()

@@ -33,16 +33,19 @@ REMOVED = SocketAddress("::", 0)
 
 
 class _Gateway:
-    """Sends requests to a gateway, from a socket of their own each."""
+    """Sends requests to a gateway, from a socket of their own each, bound to `local_host` if there is one."""
 
-    def __init__(self, address: SocketAddress) -> None:
+    def __init__(self, address: SocketAddress, local_host: str | None = None) -> None:
         self.address = address
+        self.local_host = local_host
 
     async def request(self, make: Callable[[str], bytes], accept: Callable[[bytes], T | None]) -> T:
         """Send `make(our address)` until `accept` takes an answer; raises PortMappingFailed."""
         family = socket.AF_INET6 if self.address.is_ipv6 else socket.AF_INET
         with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
             try:
+                if self.local_host is not None:
+                    await sock.bind((self.local_host, 0))
                 # Connected: answers of others do not get in, and a closed port is told of at once.
                 await sock.connect((self.address.host, self.address.port))
                 message = make(sock.getsockname()[0])
@@ -116,12 +119,22 @@ def _pmp_address(data: bytes) -> PmpAddress | None:
 
 
 class PcpMapper:
-    """Maps a port by PCP, or for IPv6 opens it in the router's firewall."""
+    """Maps a port by PCP, or for IPv6 opens it in the router's firewall.
+
+    What is opened is the port of the address the request comes from. An IPv6 router is asked at its link-local
+    address, to which the system would speak from a link-local one, so there `local_host` must say which.
+    """
 
     name = "PCP"
 
-    def __init__(self, gateway: SocketAddress, *, entropy: Callable[[int], bytes] = os.urandom) -> None:
-        self._gateway = _Gateway(gateway)
+    def __init__(
+        self,
+        gateway: SocketAddress,
+        *,
+        local_host: str | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._gateway = _Gateway(gateway, local_host)
         # Only who knows the nonce can change the mapping (RFC 6887 §11.2).
         self._nonce = entropy(12)
         self._port: int | None = None

@@ -13,10 +13,11 @@ from a2al_trio.nat.lease import Lease, Mapper, PortMappingFailed
 from a2al_trio.nat.pcp import GATEWAY_PORT
 from a2al_trio.nat.pcp_client import NatPmpMapper, PcpMapper
 from a2al_trio.nat.upnp import UpnpMapper
+from a2al_trio.nat.watch import outbound_hosts
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.scopes import open_service_nursery
 
-__all__ = ["PortMapper", "default_mappers", "open_port_mapper"]
+__all__ = ["PortMapper", "default_ipv6_mappers", "default_mappers", "open_port_mapper"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,15 @@ def default_mappers() -> Sequence[Mapper]:
         return (UpnpMapper(),)
     address = SocketAddress(gateway, GATEWAY_PORT)
     return PcpMapper(address), NatPmpMapper(address), UpnpMapper()
+
+
+def default_ipv6_mappers() -> Sequence[Mapper]:
+    """The way to open an IPv6 port in the router's firewall, if there is a router and an address."""
+    gateway = default_gateway(ipv6=True)
+    ours = next((host for host in outbound_hosts() if ":" in host), None)
+    if gateway is None or ours is None:
+        return ()
+    return (PcpMapper(SocketAddress(gateway, GATEWAY_PORT), local_host=ours),)
 
 
 class PortMapper:

@@ -24,8 +24,8 @@ PROBE_LIFETIME = 30 * 60.0
 DEFAULT_MIN_AGREEING = 3
 REPORTERS_PER_PORT = 2
 """Reporters of one port that make it count against others (spec 05 §4)."""
-MAX_VOTES = 512
-MAX_VOTES_PER_NETWORK = 32
+MAX_VOTES = 128
+MAX_VOTES_PER_NETWORK = 16
 """A network full of node IDs pushes out its own votes, not those of others (spec 05 §14 N6)."""
 
 Reporter = NodeId | SocketAddress
@@ -101,12 +101,14 @@ class NatSense:
         return self._record(server, _Vote(address, server, now, is_server=True))
 
     def _record(self, reporter: Reporter, vote: _Vote) -> bool:
-        if not vote.address.port or not is_public(vote.address.host):
-            return False
         key = (reporter, vote.address.is_ipv6)
-        before = self._votes.pop(key, None)
-        if before is None:
-            self._make_room(vote.network)
+        before = self._votes.get(key)
+        if before is None or before.address != vote.address:
+            if not vote.address.port or not is_public(vote.address.host):
+                return False
+            if before is None:
+                self._make_room(vote.network)
+        self._votes.pop(key, None)  # so that the newest vote is the last
         self._votes[key] = vote
         return before is None or before.address != vote.address or vote.at - before.at >= VOTE_LIFETIME
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 import trio
@@ -19,7 +19,7 @@ from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.interfaces import local_addresses, source_address
 from a2al_trio.scopes import open_service_nursery
 
-__all__ = ["NetworkWatch", "network_fingerprint", "open_network_watch", "outbound_hosts"]
+__all__ = ["network_fingerprint", "open_network_watch", "outbound_hosts"]
 
 POLL_INTERVAL = 10.0
 GATHER = 0.5
@@ -39,53 +39,34 @@ def network_fingerprint() -> Hashable:
     return frozenset((found.name, found.host, found.prefix_length) for found in local_addresses()), outbound_hosts()
 
 
-class NetworkWatch:
-    """Watches for changes of the local network; made by `open_network_watch`."""
-
-    def __init__(self, sample: Callable[[], Hashable], on_change: Callable[[], None]) -> None:
-        self._sample = sample
-        self._on_change = on_change
-        self._detector = ChangeDetector(sample())
-
-    @property
-    def is_flapping(self) -> bool:
-        """Whether the network keeps changing, so that acting on it is premature."""
-        return self._detector.is_flapping(trio.current_time())
-
-    async def run(self, wait_hint: Callable[[], Awaitable[object]] | None) -> None:
-        """Sample after every hint that something may have changed, or every 10 s if hints are not to be had."""
-        while True:
-            now = trio.current_time()
-            if self._detector.sample(self._sample(), now):
-                self._on_change()
-            due = self._detector.due
-            with trio.CancelScope(deadline=float("inf") if due is None else due):
-                if wait_hint is None:
-                    await trio.sleep(POLL_INTERVAL)
-                else:
-                    await wait_hint()
-
-
 @asynccontextmanager
 async def open_network_watch(
     on_change: Callable[[], None], *, sample: Callable[[], Hashable] = network_fingerprint
-) -> AsyncIterator[NetworkWatch]:
+) -> AsyncIterator[None]:
     """Call `on_change` (which must not wait) whenever the network has changed and settled, until the block ends.
 
     `sample` returns a fingerprint of the network, which is compared with the last one.
     """
-    watch = NetworkWatch(sample, on_change)
     with _open_netlink() as netlink:
+        async with open_service_nursery("network watch") as nursery:
+            nursery.start_soon(_watch, netlink, sample, on_change)
+            yield
 
-        async def wait_hint() -> None:
-            if netlink is not None:
+
+async def _watch(netlink: socket.socket | None, sample: Callable[[], Hashable], on_change: Callable[[], None]) -> None:
+    """Sample after every hint of the system that something may have changed, or every 10 s where it gives none."""
+    detector = ChangeDetector(sample())
+    while True:
+        due = detector.due
+        with trio.CancelScope(deadline=float("inf") if due is None else due):
+            if netlink is None:
+                await trio.sleep(POLL_INTERVAL)
+            else:
                 await trio.lowlevel.wait_readable(netlink)
                 await trio.sleep(GATHER)
                 _drain(netlink)
-
-        async with open_service_nursery("network watch") as nursery:
-            nursery.start_soon(watch.run, None if netlink is None else wait_hint)
-            yield watch
+        if detector.sample(sample(), trio.current_time()):
+            on_change()
 
 
 def _open_netlink() -> AbstractContextManager[socket.socket | None]:

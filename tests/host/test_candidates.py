@@ -27,7 +27,7 @@ def candidates(bound: str = "0.0.0.0", *observed: SocketAddress) -> Candidates:
         sense=sense,
         dht_sense=sense,
         external_host=lambda: None,
-        mapped=lambda: None,
+        mapped=tuple,
         local_hosts=lambda: ("192.168.1.5", "198.51.100.7", "2001:db8::7", "fd00::7"),
     )
 
@@ -40,7 +40,7 @@ def test_all_sources_in_order_and_ipv6_last() -> None:
     everything = attrs.evolve(
         candidates("::", OBSERVED, SocketAddress("2001:db8::5", 4121)),
         external_host=lambda: "203.0.113.6",
-        mapped=lambda: SocketAddress("203.0.113.9", 4122),
+        mapped=lambda: [SocketAddress("203.0.113.9", 4122)],
         fallback_host=" node.example ",
     )
     assert urls(everything) == [
@@ -57,7 +57,7 @@ def test_all_sources_in_order_and_ipv6_last() -> None:
 
 
 def test_a_mapped_port_comes_last_of_its_family() -> None:
-    mapped = attrs.evolve(candidates("0.0.0.0", OBSERVED), mapped=lambda: SocketAddress("203.0.113.9", 4122))
+    mapped = attrs.evolve(candidates("0.0.0.0", OBSERVED), mapped=lambda: [SocketAddress("203.0.113.9", 4122)])
     assert urls(mapped) == ["quic://203.0.113.5:61000", "quic://198.51.100.7:4121", "quic://203.0.113.9:4122"]
 
 
@@ -78,7 +78,7 @@ def test_addresses_nobody_can_use_are_left_out() -> None:
         candidates(),
         local_hosts=lambda: ("10.0.0.1", "2002:c000:204::1"),
         external_host=lambda: "192.168.1.1",
-        mapped=lambda: SocketAddress("100.64.0.1", 4121),
+        mapped=lambda: [SocketAddress("100.64.0.1", 4121)],
     )
     assert urls(useless) == []
 

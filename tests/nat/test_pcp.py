@@ -113,6 +113,15 @@ async def test_what_cannot_be_is_said_and_leaves_nothing(
             assert not running.mappings
 
 
+async def test_the_address_to_open_the_port_of_can_be_chosen(no_leaks: None) -> None:
+    async with open_pcp_gateway(PcpGateway()) as gateway:
+        mapper = PcpMapper(gateway.address, local_host="127.0.0.1")
+        assert (await mapper.map(4121)).external == SocketAddress(EXTERNAL, 4121)
+        elsewhere = PcpMapper(gateway.address, local_host="192.0.2.1")
+        with pytest.raises(PortMappingFailed, match="cannot be asked"):
+            await elsewhere.map(4121)
+
+
 async def test_a_closed_port_is_noticed_at_once(no_leaks: None) -> None:
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
         await sock.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ import trio.testing
 from a2al_trio.nat.igd import SEARCH_TARGETS
 from a2al_trio.nat.lease import Lease, Mapper, PortMappingFailed
 from a2al_trio.nat.pcp_client import NatPmpMapper, PcpMapper
-from a2al_trio.nat.portmap import default_mappers, open_port_mapper
+from a2al_trio.nat.portmap import default_ipv6_mappers, default_mappers, open_port_mapper
 from a2al_trio.nat.upnp import UpnpMapper, search_interfaces
 from a2al_trio.net.address import SocketAddress
 from tests.nat.gateways import EXTERNAL, FakeIgd, PcpGateway, open_igd, open_pcp_gateway
@@ -197,3 +197,4 @@ async def test_a_router_that_hangs_holds_nothing_up(autojump_clock: trio.testing
 
 def test_the_default_ways_end_with_upnp() -> None:
     assert default_mappers()[-1].name == "UPnP"
+    assert [mapper.name for mapper in default_ipv6_mappers()] in ([], ["PCP"])
