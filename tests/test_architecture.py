@@ -213,7 +213,11 @@ def test_public_modules_say_what_they_export(name: str) -> None:
     assert exported, f"{name} has no __all__"
 
 
-@pytest.mark.parametrize("name", MODULES)
+# Modules that run other people's code, whose every error is an answer to one caller and no end of the server.
+FOREIGN_CODE = frozenset({"http.asgi"})
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - FOREIGN_CODE))
 def test_exceptions_are_never_swallowed_wholesale(name: str) -> None:
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.ExceptHandler):
