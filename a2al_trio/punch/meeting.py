@@ -25,7 +25,7 @@ __all__ = ["Meeting", "MeetingPlace", "open_incoming", "open_outgoing"]
 DIAL_LIMIT = 20.0
 """Seconds the listening side waits for a QUIC handshake after ICE has succeeded (spec 06 §14 no. 4)."""
 
-_Join = Callable[[tuple[str, str]], AbstractAsyncContextManager[Room]]
+_Join = Callable[[IceSession], AbstractAsyncContextManager[Room]]
 
 
 @attrs.frozen(kw_only=True)
@@ -73,8 +73,15 @@ async def open_outgoing(
     `ConnectionLost` or `ConnectError`.
     """
 
-    def join(credentials: tuple[str, str]) -> AbstractAsyncContextManager[Room]:
-        return open_call(hubs, local=str(local), remote=str(remote), credentials=credentials, dial=place.dial_hub)
+    def join(session: IceSession) -> AbstractAsyncContextManager[Room]:
+        return open_call(
+            hubs,
+            local=str(local),
+            remote=str(remote),
+            credentials=session.credentials,
+            trickle=session.trickle,
+            dial=place.dial_hub,
+        )
 
     async with _open_meeting(place, join, remote=remote, tls=tls, controlling=True, on_path=on_path) as meeting:
         yield meeting
@@ -89,8 +96,8 @@ async def open_incoming(
     Later calls of the pair supersede this one until the connection stands (spec 06 D5).
     """
 
-    def join(credentials: tuple[str, str]) -> AbstractAsyncContextManager[Room]:
-        return call.join(credentials=credentials)
+    def join(session: IceSession) -> AbstractAsyncContextManager[Room]:
+        return call.join(credentials=session.credentials, trickle=session.trickle)
 
     opened = _open_meeting(place, join, remote=remote, tls=tls, controlling=False, on_path=lambda: None)
     async with opened as meeting:
@@ -114,7 +121,7 @@ async def _open_meeting(
         open_service_nursery("meeting") as nursery,
     ):
         # The room stays open until the handshake is done, as peers take its end for the end of the call (Q8).
-        async with join(session.credentials) as room:
+        async with join(session) as room:
             path = await session.connect(room)
             on_path()
             # In glare ICE settles who is who, whoever called (spec 06 D2).

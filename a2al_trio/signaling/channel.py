@@ -6,9 +6,10 @@ synchronised punch, and drops what it does not know. Losing the room after the c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final, TypeAlias
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
@@ -20,7 +21,7 @@ from a2al_trio.signaling.frames import Frame, FrameType, decode_frame
 from a2al_trio.signaling.urls import caller_url
 from a2al_trio.signaling.websocket import Dialer, dial_tcp, open_hub_socket, send_frame
 
-__all__ = ["PARTNER_LIMIT", "Room", "open_call", "open_room"]
+__all__ = ["PARTNER_LIMIT", "Room", "Trickle", "open_call", "open_room"]
 
 PARTNER_LIMIT: Final = 8.0
 """Seconds a caller waits for the callee's first frame before it tries the next hub (spec 06 D9)."""
@@ -30,6 +31,10 @@ _NO_AGENT_PAUSE: Final = 3.0
 _QUEUED_FRAMES: Final = 128
 _ICE_FRAMES: Final = frozenset({FrameType.CREDENTIALS, FrameType.CANDIDATE, FrameType.END_OF_CANDIDATES})
 _PUNCH_FRAMES: Final = frozenset({FrameType.PUNCH_INIT, FrameType.PUNCH_ACK, FrameType.PUNCH_GO})
+
+
+Trickle: TypeAlias = "Callable[[Room], Awaitable[object]]"
+"""Sends candidates to a room as they become known; returns quietly when the room is gone."""
 
 
 class Room:
@@ -125,11 +130,20 @@ class Room:
 
 
 @asynccontextmanager
-async def open_room(url: str, hub: str, *, dial: Dialer = dial_tcp) -> AsyncIterator[Room]:
-    """Join the room of a dial URL; raises `HubUnreachable`. Leaving the block leaves the room."""
+async def open_room(
+    url: str, hub: str, *, credentials: tuple[str, str], trickle: Trickle | None = None, dial: Dialer = dial_tcp
+) -> AsyncIterator[Room]:
+    """Join the room of a dial URL and send our ICE credentials (ufrag, pwd); leaving the block leaves the room.
+
+    `trickle` then runs beside the block to send our candidates, before it is known whether anybody will come: the hub
+    keeps them. Raises `HubUnreachable`, `NoAgent` or `RoomClosed`.
+    """
     async with open_hub_socket(url, dial=dial) as socket, open_service_nursery(f"room at {hub}") as nursery:
         room = Room(socket, hub)
         nursery.start_soon(room._read)
+        await room.send_credentials(*credentials)
+        if trickle is not None:
+            nursery.start_soon(trickle, room)
         yield room
 
 
@@ -140,21 +154,24 @@ async def open_call(
     local: str,
     remote: str,
     credentials: tuple[str, str],
+    trickle: Trickle | None = None,
     dial: Dialer = dial_tcp,
 ) -> AsyncIterator[Room]:
     """Call agent `remote` as agent `local` over the first of `hubs` where it answers (spec 06 §8).
 
-    Hubs are tried strictly one after the other, since the rooms of one pair share a name. Our ICE `credentials`
-    (ufrag, pwd) are sent at once; the block is entered when the peer's first frame is there. An agent that is not
-    registered is called again twice, 3 s apart. Raises `NoAgent` if no hub knows the agent, the hub's own error if
-    there is only one, else `ConnectError` naming each hub.
+    Hubs are tried strictly one after the other, since the rooms of one pair share a name. Our ICE `credentials` (ufrag,
+    pwd) are sent at once, and `trickle` run to send our candidates; the block is entered when the peer's first frame is
+    there. An agent that is not registered is called again twice, 3 s apart. Raises `NoAgent` if no hub knows the agent,
+    the hub's own error if there is only one, else `ConnectError` naming each hub.
     """
     failures: list[AttemptFailure] = []
     async with AsyncExitStack() as stack:
         room: Room | None = None
         for hub in hubs:
             try:
-                room = await _call_hub(stack, hub, local, remote, credentials, dial)
+                url = caller_url(hub, local=local, remote=remote)
+                join = partial(open_room, url, hub, credentials=credentials, trickle=trickle, dial=dial)
+                room = await _call_hub(stack, join, f"{remote} was called through hub {hub} but did not join")
                 break
             except SignalingError as error:
                 failures.append(AttemptFailure(f"hub {hub}", error))
@@ -163,19 +180,15 @@ async def open_call(
         yield room
 
 
-async def _call_hub(
-    stack: AsyncExitStack, hub: str, local: str, remote: str, credentials: tuple[str, str], dial: Dialer
-) -> Room:
-    url = caller_url(hub, local=local, remote=remote)
+async def _call_hub(stack: AsyncExitStack, join: Callable[[], AbstractAsyncContextManager[Room]], silence: str) -> Room:
     for left in reversed(range(_NO_AGENT_TRIES)):
         async with AsyncExitStack() as attempt:
-            room = await attempt.enter_async_context(open_room(url, hub, dial=dial))
             try:
-                await room.send_credentials(*credentials)
+                room = await attempt.enter_async_context(join())
                 with trio.move_on_after(PARTNER_LIMIT) as limit:
                     await room.wait_for_partner()
                 if limit.cancelled_caught:
-                    raise NoPartner(f"{remote} was called through hub {hub} but did not join")
+                    raise NoPartner(silence)
             except NoAgent:
                 if not left:
                     raise

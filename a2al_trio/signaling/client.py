@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from a2al_trio.identity import Address, InvalidAddress
 from a2al_trio.scopes import open_service_nursery
-from a2al_trio.signaling.channel import Room, open_room
+from a2al_trio.signaling.channel import Room, Trickle, open_room
 from a2al_trio.signaling.errors import SignalingDecodeError, SignalingError
 from a2al_trio.signaling.frames import Frame, FrameType, decode_frame
 from a2al_trio.signaling.room import room_id
@@ -49,12 +49,14 @@ class IncomingCall:
         return room_id(self.caller, self.target)
 
     @asynccontextmanager
-    async def join(self, *, credentials: tuple[str, str]) -> AsyncIterator[Room]:
-        """Join the call's room on its hub and send our ICE credentials; raises `SignalingError`."""
+    async def join(self, *, credentials: tuple[str, str], trickle: Trickle | None = None) -> AsyncIterator[Room]:
+        """Join the call's room on its hub and send our ICE credentials, and run `trickle` to send our candidates.
+
+        Raises `SignalingError`.
+        """
         url = callee_url(self.hub, local=self.target, remote=self.caller)
-        async with open_room(url, self.hub, dial=self._dial) as room:
+        async with open_room(url, self.hub, credentials=credentials, trickle=trickle, dial=self._dial) as room:
             self._joined = room
-            await room.send_credentials(*credentials)
             yield room
 
     def answers_too(self, newer: IncomingCall) -> bool:

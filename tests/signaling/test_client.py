@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from a2al_trio.errors import ConfigurationError, ConnectError
-from a2al_trio.signaling.channel import open_call
+from a2al_trio.signaling.channel import Room, open_call
 from a2al_trio.signaling.client import IncomingCall, Signaling, open_signaling
 from a2al_trio.signaling.errors import HubUnreachable, NoAgent, NoPartner, RoomClosed
 from a2al_trio.signaling.frames import Frame, FrameType
@@ -65,6 +65,33 @@ async def test_a_call_reaches_the_callee_and_frames_pass(autojump_clock: Clock) 
             await room.send(Frame(type="unknown to us"))
             await room.send(Frame(type=FrameType.END_OF_CANDIDATES))
             assert trio.current_time() == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_candidates_sent_ahead_wait_for_the_callee(autojump_clock: Clock) -> None:
+    seen: list[str] = []
+
+    async def listen(call: IncomingCall) -> None:
+        async with call.join(credentials=CRED) as room:
+            while True:
+                frame = await room.receive()
+                seen.append(frame.candidate or frame.type)
+
+    async def trickle(room: Room) -> None:
+        for number in range(3):
+            await room.send_candidate(f"line {number}")
+
+    async with (
+        open_world("one") as world,
+        open_callee(world, ["ws://one"]) as signaling,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(signaling.serve, listen)
+        async with open_call(
+            ["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, trickle=trickle, dial=world.dial
+        ):
+            await trio.testing.wait_all_tasks_blocked()
+            assert seen == [FrameType.CREDENTIALS, "line 0", "line 1", "line 2"]
         nursery.cancel_scope.cancel()
 
 

@@ -115,6 +115,7 @@ class IceSession:
         self._error: A2alError | None = None
         self._reason = ""
         self._nursery: trio.Nursery | None = None
+        self._trickling_to: SignalRoom | None = None
         self.path = IcePath()
 
     @property
@@ -135,11 +136,13 @@ class IceSession:
     async def connect(self, room: SignalRoom) -> IcePath:
         """Exchange candidates through the room and return the path once one is selected.
 
-        Our credentials must have been sent. Raises `IceFailed` if no pair works, or the room's error if it ends
-        before the peer's credentials came; its loss after that does no harm. Call it once.
+        Our credentials must have been sent. Candidates are sent unless `trickle` does that already. Raises `IceFailed`
+        if no pair works, or the room's error if it ends before the peer's credentials came; its loss after that does no
+        harm. Call it once.
         """
         assert self._nursery is not None
-        self._nursery.start_soon(self._send_candidates, room)
+        if self._trickling_to is not room:
+            self._nursery.start_soon(self.trickle, room)
         self._nursery.start_soon(self._take_messages, room)
         await self._decided.wait()
         if self._error is not None:
@@ -228,7 +231,12 @@ class IceSession:
         finally:
             ready.set()
 
-    async def _send_candidates(self, room: SignalRoom) -> None:
+    async def trickle(self, room: SignalRoom) -> None:
+        """Send our candidates to a room as they become known, then that there are no more; ends with the room.
+
+        May begin before the peer is in the room, which saves it a round trip; then it is for the caller to run it.
+        """
+        self._trickling_to = room
         sent = 0
         try:
             while True:
