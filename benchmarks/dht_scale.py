@@ -1,7 +1,7 @@
 """A DHT of many whole nodes in virtual time: how far and how dear searches are, what is found, what a node weighs.
 
-`--nodes N` sets the size, `--churn` replaces 30 % of the nodes per virtual hour and loses 5 % of all datagrams while
-the searches run. Signatures are real; `--share-checks` lets all nodes share one cache of signature checks.
+`--nodes N` sets the size; `--churn` searches a second time while 30 % of the nodes are replaced per virtual hour and
+5 % of all datagrams are lost. Signatures are real; `--share-checks` lets all nodes share one cache of signature checks.
 """
 
 from __future__ import annotations
@@ -42,23 +42,33 @@ def run(nodes: int, *, churn: bool, share_checks: bool, seed: int = 1) -> Figure
     agents = [swarm.identity() for _ in range(RECORDS)]
     publishers = publish_all(swarm, agents)
     weight = (resident_kib() - before) / nodes
-    swarm.loss = CHURN_LOSS if churn else 0.0
-    searches = search_all(swarm, agents, keep=publishers, churn=churn)
-    found = sum(bool(each.records) for each in searches)
-    hops = sorted(each.hops for each in searches if each.records)
+    figures = summary(search_all(swarm, agents, keep=publishers, churn=False))
+    if churn:
+        swarm.loss = CHURN_LOSS
+        shaken = summary(search_all(swarm, agents, keep=publishers, churn=True))
+        figures |= {f"churn_{name}": value for name, value in shaken.items()}
     return {
         "nodes": nodes,
-        "found_percent": 100 * found / len(searches),
-        "hops_median": statistics.median(hops),
-        "hops_p99": hops[int(0.99 * (len(hops) - 1))],
-        "hops_mean": statistics.mean(hops),
-        "messages_per_search": 2 * statistics.mean(each.requests for each in searches),
+        **figures,
         "messages_per_join": joined / nodes,
         "contacts_per_node": statistics.mean(len(node.running.table) for node in swarm.nodes),
         "node_kib": weight,
         "peak_process_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "message_us": (time.perf_counter() - began) / swarm.delivered * 1e6,
         "run_s": time.perf_counter() - began,
+    }
+
+
+def summary(searches: list[QueryResult]) -> dict[str, float]:
+    """What the searches found, how many hops away and at what price."""
+    found = sum(bool(each.records) for each in searches)
+    hops = sorted(each.hops for each in searches if each.records)
+    return {
+        "found_percent": 100 * found / len(searches),
+        "hops_median": statistics.median(hops),
+        "hops_p99": hops[int(0.99 * (len(hops) - 1))],
+        "hops_mean": statistics.mean(hops),
+        "messages_per_search": 2 * statistics.mean(each.requests for each in searches),
     }
 
 
@@ -117,7 +127,7 @@ def resident_kib() -> int:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--nodes", type=int, default=100, help="how many nodes (default: 100)")
-    parser.add_argument("--churn", action="store_true", help="nodes come and go, datagrams vanish")
+    parser.add_argument("--churn", action="store_true", help="then search while nodes come and go and datagrams vanish")
     parser.add_argument("--share-checks", action="store_true", help="one signature check per record and process")
 
 

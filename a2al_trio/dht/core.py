@@ -300,7 +300,7 @@ class DhtCore:
 
     def proof_wanted(self, sender: Address, source: SocketAddress, now: float) -> None:
         """Records were withheld that a source proven by a round trip would get."""
-        self.maintenance.ask_back(Contact.of(sender, source), now)
+        self.maintenance.ask_back(sender, source, now)
 
     def record_stored(self, key: bytes, record: SignedRecord, now: float) -> None:
         """A peer stored a record here, or refreshed one."""

@@ -155,7 +155,7 @@ class Handlers:
     def _encoded_nodes(self, target: NodeId, sender: Address) -> list[bytes]:
         """The proven, answering contacts nearest the target, without the asker, as messages carry them."""
         entries = self._table.closest(int.from_bytes(target, "big"), REPLY_NODES)
-        return [_encoded(entry) for entry in entries if entry.contact.node_address != sender]
+        return [entry.encoded or _encode(entry) for entry in entries if entry.contact.node_address != sender]
 
     def note_proof(self, contact: Contact, now: float) -> None:
         """A round trip showed that somebody is at that address: answers there may be of full size."""
@@ -227,7 +227,7 @@ class Handlers:
         """All records if they fit, else a run of them that starts where the last one ended: who asks again sees
         the others (spec 03 §20.30). At least one is chosen.
         """
-        if sum(map(len, records)) <= room or len(records) == 1:
+        if len(records) < 2 or sum(map(len, records)) <= room:
             return records
         cursor_key = (bytes(body.target), body.record_type)
         start = self._cursors.get(cursor_key, 0) % len(records)
@@ -286,19 +286,15 @@ def _observed(source: SocketAddress) -> bytes:
     return packed_host(source.host) + source.port.to_bytes(2, "big")
 
 
-def _encoded(entry: Entry) -> bytes:
-    encoded = entry.encoded
-    if encoded is None:
-        encoded = entry.encoded = entry.contact.info().encoded
+def _encode(entry: Entry) -> bytes:
+    """Encode a contact once; the entry keeps it."""
+    encoded = entry.encoded = entry.contact.info().encoded
     return encoded
 
 
 def _fitting(nodes: list[bytes], room: int) -> list[bytes]:
-    """The nearest contacts that fit."""
-    fitting = []
-    for node in nodes:
-        room -= len(node)
-        if room < 0:
-            break
-        fitting.append(node)
-    return fitting
+    """The nearest contacts that fit; the list is used up."""
+    size = sum(map(len, nodes))
+    while size > room and nodes:
+        size -= len(nodes.pop())
+    return nodes

@@ -71,7 +71,7 @@ class Maintenance:
         self._on_recovery = on_recovery
         self._ping = Ping(env.identity.address)
         self._probing: set[int] = set()
-        self._asked_back: OrderedDict[tuple[int, SocketAddress], float] = OrderedDict()
+        self._asked_back: OrderedDict[tuple[Address, SocketAddress, bool], float] = OrderedDict()
         self._lost: OrderedDict[int, Contact] = OrderedDict()
         self._found: list[Contact] = []
         self._lost_since_recovery = 0
@@ -132,22 +132,30 @@ class Maintenance:
                 return
         elif not self._contacts.usable(source):
             return
+        if not self._is_time(sender, source, now):
+            return
         contact = Contact.of(sender, source)
-        if self._wants(contact, now):
-            self.ask_back(contact, now)
+        if contact.key != self._env.own and self._wants(contact, now):
+            self._probe(contact, now)
 
-    def ask_back(self, contact: Contact, now: float) -> None:
+    def ask_back(self, sender: Address, source: SocketAddress, now: float) -> None:
         """PING where a request came from, at most once a minute."""
-        source = contact.address
-        if contact.key == self._env.own or not self._contacts.usable(source):
-            return
-        last = self._asked_back.get((contact.key, source))
+        if self._contacts.usable(source) and self._is_time(sender, source, now, urgent=True):
+            contact = Contact.of(sender, source)
+            if contact.key != self._env.own:
+                self._probe(contact, now)
+
+    def _is_time(self, sender: Address, source: SocketAddress, now: float, *, urgent: bool = False) -> bool:
+        """Whether to think about a sender (again); most requests come from somebody thought about just before."""
+        name = (sender, source, urgent)
+        last = self._asked_back.get(name)
         if last is not None and now - last < ASK_BACK_INTERVAL:
-            return
-        if self._probe(contact, now):
-            self._asked_back[contact.key, source] = now
-            if len(self._asked_back) > ASKED_BACK_REMEMBERED:
-                self._asked_back.popitem(last=False)
+            return False
+        self._asked_back[name] = now
+        self._asked_back.move_to_end(name)
+        if len(self._asked_back) > ASKED_BACK_REMEMBERED:
+            self._asked_back.popitem(last=False)
+        return True
 
     def _wants(self, contact: Contact, now: float) -> bool:
         """Whether asking the contact back could change the table."""

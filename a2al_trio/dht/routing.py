@@ -298,27 +298,30 @@ class RoutingTable:
         Buckets fall into three groups that lie behind each other as seen from the target: the one the target
         itself belongs to, all nearer to us than the target, then the farther ones by falling index.
         """
-        buckets = self._buckets
-        if target == self.own:
-            groups = [[index] for index in sorted(buckets, reverse=True)]
-        else:
-            home = self.index(target)
-            groups = [[home], [index for index in buckets if index > home]]
-            groups += [[index] for index in sorted((i for i in buckets if i < home), reverse=True)]
         found: list[Entry] = []
-        for group in groups:
-            members = [
-                entry
-                for index in group
-                if index in buckets
-                for entry in buckets[index].main
+        for group in self._groups(target):
+            near = {
+                entry.contact.key ^ target: entry
+                for bucket in group
+                for entry in bucket.main
                 if not usable_only or (entry.failures < 2 and not entry.routed)
-            ]
-            members.sort(key=lambda entry: entry.contact.key ^ target)
-            found += members
+            }
+            found += map(near.__getitem__, sorted(near))
             if len(found) >= count:
-                break
-        return found[:count]
+                return found[:count]
+        return found
+
+    def _groups(self, target: int) -> Iterator[list[Bucket]]:
+        """Buckets in groups of rising distance from the target."""
+        buckets = self._buckets
+        home = self.index(target)
+        if home in buckets:
+            yield [buckets[home]]
+        if target != self.own:
+            yield [bucket for index, bucket in buckets.items() if index > home]
+        for index in sorted(buckets, reverse=True):
+            if index < home:
+                yield [buckets[index]]
 
     def estimate_size(self, fresh_since: float) -> SizeEstimate:
         """The network's size from how full the nearest buckets are (spec 03 §3.7)."""

@@ -267,11 +267,11 @@ class RecordStore:
 
     def held(self, key: bytes, now: int, record_type: int = 0) -> list[Held]:
         """Live records under a key in order of insertion; type 0 means any."""
-        return [
-            held
-            for held in self._keys.get(key, ())
-            if held.until >= now and (record_type in {0, held.record.record_type})
-        ]
+        records = self._keys.get(key)
+        if records is None:
+            return []
+        live = [held for held in records if held.until >= now]
+        return [held for held in live if held.record.record_type == record_type] if record_type else live
 
     def get(self, key: bytes, now: int, record_type: int = 0) -> list[SignedRecord]:
         """The records of `held`."""
