@@ -72,6 +72,14 @@ class EndpointRecord:
         """The URLs at which the agent says it can be reached."""
         return tuple(self.payload.endpoints or ())
 
+    def check(self, peer: Address, *, now: float) -> None:
+        """Raise RecordInvalid unless this is a record of `peer` and not expired at `now` (Unix seconds)."""
+        if self.record.address != peer:
+            raise RecordInvalid(f"the record given is of {self.record.address}, not of {peer}")
+        if now > self.record.expires_at:
+            ago = now - self.record.expires_at
+            raise RecordInvalid(f"the endpoint record of {peer} expired {ago:.0f} s ago; resolve the AID again")
+
 
 class Host:
     """A running host; made by `open_host` only."""
@@ -275,12 +283,14 @@ class Host:
         """Connect to an agent and hand the connection over to the caller, who must close it.
 
         Resolves the AID unless given a `record`, or one address with `at`. `local` picks the agent we dial as.
-        Raises ResolveError, or ConnectError naming every attempt with its reason; IdentityMismatch if somebody
-        else answers.
+        Raises ResolveError (RecordInvalid also for a given record that is expired or another agent's), or ConnectError
+        naming every attempt with its reason; IdentityMismatch if somebody else answers.
         """
         self._agents.get(local)
         if at is not None:
             return await self._reach.dialler.dial(peer, at, local=local)
+        if record is not None:
+            record.check(peer, now=self._publisher.unix_time())
         found = record or await self.resolve(peer)
         try:
             return await self._reach.connect(peer, found.payload, local=local)

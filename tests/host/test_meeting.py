@@ -15,6 +15,7 @@ from a2al_trio.errors import (
     ConnectionLost,
     IdentityMismatch,
     NoRoute,
+    RecordInvalid,
     RecordNotFound,
 )
 from a2al_trio.host import AgentConnection, EndpointRecord, Host
@@ -22,7 +23,7 @@ from a2al_trio.identity import Identity, SigningKey, issue_delegation
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicStream
 from a2al_trio.testing import SimNet, open_simnet
-from a2al_trio.wire import EndpointPayload
+from a2al_trio.wire import EndpointPayload, RecordType, sign_record
 from tests.host.world import EPOCH, identity, open_sim_host
 
 SEED, ALICE, BOB = identity(1), identity(2), identity(3)
@@ -138,15 +139,26 @@ async def test_nothing_published_is_said(autojump_clock: trio.testing.MockClock)
             await bob.resolve(ALICE.address)
 
 
-def record_of(host: Host, *endpoints: str) -> EndpointRecord:
-    found = EndpointPayload(endpoints=endpoints)
-    return EndpointRecord(record=None, payload=found)  # type: ignore[arg-type]
+def alices_record(*endpoints: str, ttl: int = 3600) -> EndpointRecord:
+    payload = EndpointPayload(endpoints=endpoints)
+    record = sign_record(ALICE, RecordType.ENDPOINT, payload.encode(), sequence=1, timestamp=EPOCH, ttl=ttl)
+    return EndpointRecord(record, payload)
+
+
+async def test_a_record_that_cannot_be_used_is_said(autojump_clock: trio.testing.MockClock) -> None:
+    async with three_hosts() as (_, _, alice, bob):
+        record = alices_record(f"quic://{alice.quic_address}", ttl=60)
+        with pytest.raises(RecordInvalid, match=f"is of {ALICE.address}, not of {SEED.address}"):
+            await bob.open_connection(SEED.address, record=record)
+        await trio.sleep(100)
+        with pytest.raises(RecordInvalid, match="expired 40 s ago; resolve the AID again"):
+            await bob.open_connection(ALICE.address, record=record)
 
 
 async def test_the_next_endpoint_is_tried_after_250_ms(autojump_clock: trio.testing.MockClock) -> None:
     async with three_hosts() as (net, _, alice, bob):
         silent = net.host("silent").bind(9)
-        record = record_of(alice, f"quic://{silent.local_address}", f"quic://{alice.quic_address}")
+        record = alices_record(f"quic://{silent.local_address}", f"quic://{alice.quic_address}")
         began = trio.current_time()
         async with bob.connect(ALICE.address, record=record) as connection:
             assert connection.peer_address == alice.quic_address
@@ -155,9 +167,9 @@ async def test_the_next_endpoint_is_tried_after_250_ms(autojump_clock: trio.test
 
 
 async def test_every_failed_endpoint_is_named(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (net, seed, alice, bob):
+    async with three_hosts() as (net, seed, _, bob):
         silent = net.host("silent").bind(9)
-        record = record_of(alice, f"quic://{silent.local_address}", f"quic://{seed.quic_address}")
+        record = alices_record(f"quic://{silent.local_address}", f"quic://{seed.quic_address}")
         with pytest.raises(ConnectError) as caught:
             await bob.open_connection(ALICE.address, record=record)
         assert str(silent.local_address) in str(caught.value)
@@ -167,19 +179,19 @@ async def test_every_failed_endpoint_is_named(autojump_clock: trio.testing.MockC
 
 
 async def test_somebody_else_is_told_apart(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, seed, alice, bob):
+    async with three_hosts() as (_, seed, _, bob):
         with pytest.raises(IdentityMismatch, match=str(ALICE.address)):
             await bob.open_connection(ALICE.address, at=seed.quic_address)
         with pytest.raises(IdentityMismatch, match="somebody else answers"):
-            await bob.open_connection(ALICE.address, record=record_of(alice, f"quic://{seed.quic_address}"))
+            await bob.open_connection(ALICE.address, record=alices_record(f"quic://{seed.quic_address}"))
 
 
 async def test_a_record_without_a_usable_endpoint_is_said(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_hosts() as (_, _, _, bob):
         with pytest.raises(NoRoute, match="has published no endpoint"):
-            await bob.open_connection(ALICE.address, record=record_of(alice))
+            await bob.open_connection(ALICE.address, record=alices_record())
         with pytest.raises(NoRoute, match=r"none of the endpoints .* tcp://192.0.2.1:1"):
-            await bob.open_connection(ALICE.address, record=record_of(alice, "tcp://192.0.2.1:1"))
+            await bob.open_connection(ALICE.address, record=alices_record("tcp://192.0.2.1:1"))
 
 
 async def test_leaving_the_connection_ends_the_peers_loop(autojump_clock: trio.testing.MockClock) -> None:
