@@ -136,13 +136,11 @@ class IceSession:
     async def connect(self, room: SignalRoom) -> IcePath:
         """Exchange candidates through the room and return the path once one is selected.
 
-        Our credentials must have been sent. Candidates are sent unless `trickle` does that already. Raises `IceFailed`
-        if no pair works, or the room's error if it ends before the peer's credentials came; its loss after that does no
-        harm. Call it once.
+        Our credentials must have been sent. Raises `IceFailed` if no pair works, or the room's error if it ends before
+        the peer's credentials came; its loss after that does no harm. Call it once.
         """
         assert self._nursery is not None
-        if self._trickling_to is not room:
-            self._nursery.start_soon(self.trickle, room)
+        self._nursery.start_soon(self.trickle, room)
         self._nursery.start_soon(self._take_messages, room)
         await self._decided.wait()
         if self._error is not None:
@@ -234,8 +232,11 @@ class IceSession:
     async def trickle(self, room: SignalRoom) -> None:
         """Send our candidates to a room as they become known, then that there are no more; ends with the room.
 
-        May begin before the peer is in the room, which saves it a round trip; then it is for the caller to run it.
+        It may begin before the peer is in the room, which saves a round trip. Only the first call for a room does
+        anything; `connect` makes one.
         """
+        if self._trickling_to is room:
+            return
         self._trickling_to = room
         sent = 0
         try:
