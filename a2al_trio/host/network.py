@@ -23,7 +23,7 @@ from a2al_trio.nat.external import ExternalAddress
 from a2al_trio.nat.portmap import PortMapper, default_ipv6_mappers, default_mappers, open_port_mapper
 from a2al_trio.nat.probe import ProbeFindings, probe_claimed, probe_fresh
 from a2al_trio.nat.sends import SendLog
-from a2al_trio.nat.sense import NatSense, reachability_hint
+from a2al_trio.nat.sense import NatSense, News, reachability_hint
 from a2al_trio.nat.stun_client import StunAnswer, open_stun_client
 from a2al_trio.nat.watch import open_network_watch
 from a2al_trio.net.address import SocketAddress
@@ -45,6 +45,8 @@ ASK_INTERVAL = 10 * 60.0
 """Seconds after which the named servers are asked again; their votes last 15 minutes."""
 KEEP_ALIVE = 25.0
 """Seconds of silence after which a NAT may forget us (RFC 4787 §4.3 asks for 120, many give 30)."""
+DOUBT_INTERVAL = 30.0
+"""Seconds between rounds of asking nodes because one of them has changed its mind."""
 PREPARE_LIMIT = 10.0
 OBSERVE_LIMIT = 10.0
 OBSERVE_PEERS = 8
@@ -96,6 +98,7 @@ class Surroundings:
         self._concluded: dict[int, tuple[SocketAddress | None, SocketAddress | None, NatType]] = {}
         self._probing: trio.Event | None = None
         self._moved = trio.Event()
+        self._doubted = trio.Event()
         self._address_changed = trio.Event()
         self._candidates = Candidates(
             quic_address=mux.quic.local_address,
@@ -158,10 +161,14 @@ class Surroundings:
         self._observe(self.sense, reporter, address, source)
 
     def _observe(self, sense: NatSense, reporter: NodeId, address: SocketAddress, source: SocketAddress | None) -> None:
-        if sense.observe(reporter, address, trio.current_time(), source=source):
-            if self._dht is not None:
-                sense.known_peers = len(self._dht.contacts())
-            self._compare(sense)
+        news = sense.observe(reporter, address, trio.current_time(), source=source)
+        if news is News.NONE:
+            return
+        if self._dht is not None:
+            sense.known_peers = len(self._dht.contacts())
+        self._compare(sense)
+        if news is News.CHANGED:
+            self._doubted.set()
 
     def _observed_by_server(self, server: SocketAddress, answer: StunAnswer) -> None:
         self.sense.observe_server(server, answer.mapped, trio.current_time())
@@ -315,6 +322,7 @@ class Surroundings:
             nursery.start_soon(self._keep_probing)
             nursery.start_soon(self._follow_moves)
             nursery.start_soon(self._keep_mapping)
+            nursery.start_soon(self._settle_doubts)
             yield
 
     async def _keep_asking(self) -> None:
@@ -356,6 +364,15 @@ class Surroundings:
                 await self._attached.ping(nodes[turn % len(nodes)])
             except PeerSilent:
                 turn += 1
+
+    async def _settle_doubts(self) -> None:
+        """When a node sees us elsewhere than before, ask the others: perhaps the router has restarted."""
+        while True:
+            await self._doubted.wait()
+            if self.nat_type is not NatType.SYMMETRIC:
+                await self.observe_from_routing()
+            await trio.sleep(DOUBT_INTERVAL)
+            self._doubted = trio.Event()
 
     async def _follow_moves(self) -> None:
         while True:

@@ -6,6 +6,7 @@ believed when enough reporters agree on it and most of the networks heard from a
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections.abc import Hashable, Iterable
 
@@ -15,7 +16,7 @@ from a2al_trio.identity import NodeId
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.wire import NatType, is_public
 
-__all__ = ["DEFAULT_MIN_AGREEING", "PROBE_LIFETIME", "VOTE_LIFETIME", "NatSense", "reachability_hint"]
+__all__ = ["DEFAULT_MIN_AGREEING", "PROBE_LIFETIME", "VOTE_LIFETIME", "NatSense", "News", "reachability_hint"]
 
 VOTE_LIFETIME = 15 * 60.0
 """Seconds a vote counts (spec 05 §2)."""
@@ -29,6 +30,18 @@ MAX_VOTES_PER_NETWORK = 16
 """A network full of node IDs pushes out its own votes, not those of others (spec 05 §14 N6)."""
 
 Reporter = NodeId | SocketAddress
+
+
+class News(enum.IntEnum):
+    """What an observation adds; false if it adds nothing."""
+
+    NONE = 0
+    NEW = 1
+    """A reporter that has not been heard of, or not for long."""
+    CHANGED = 2
+    """A reporter sees another address than before: the mapping it saw may be gone for all."""
+
+
 _Network = Hashable
 
 
@@ -87,30 +100,31 @@ class NatSense:
 
     def observe(
         self, reporter: NodeId, address: SocketAddress, now: float, *, source: SocketAddress | None = None
-    ) -> bool:
+    ) -> News:
         """Record that `reporter`, talking from `source`, sees our packets come from `address`.
 
-        Returns whether that is news: the reporter is new or has changed its mind. Addresses that are not public
-        are ignored.
+        Addresses that are not public are ignored.
         """
         network = None if source is None else _network(source.host)
         return self._record(reporter, _Vote(address, network, now, is_server=False))
 
-    def observe_server(self, server: SocketAddress, address: SocketAddress, now: float) -> bool:
+    def observe_server(self, server: SocketAddress, address: SocketAddress, now: float) -> News:
         """Record what a server that the user has named (STUN) sees; it is believed without others."""
         return self._record(server, _Vote(address, server, now, is_server=True))
 
-    def _record(self, reporter: Reporter, vote: _Vote) -> bool:
+    def _record(self, reporter: Reporter, vote: _Vote) -> News:
         key = (reporter, vote.address.is_ipv6)
         before = self._votes.get(key)
         if before is None or before.address != vote.address:
             if not vote.address.port or not is_public(vote.address.host):
-                return False
+                return News.NONE
             if before is None:
                 self._make_room(vote.network)
         self._votes.pop(key, None)  # so that the newest vote is the last
         self._votes[key] = vote
-        return before is None or before.address != vote.address or vote.at - before.at >= VOTE_LIFETIME
+        if before is None or vote.at - before.at >= VOTE_LIFETIME:
+            return News.NEW
+        return News.NONE if before.address == vote.address else News.CHANGED
 
     def _make_room(self, network: _Network) -> None:
         """Drop the oldest vote of the same network, or of all, if there are too many."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from a2al_trio.dht import Dht, open_dht
-from a2al_trio.host import HostConfig
+from a2al_trio.dht import Dht, Observation, open_dht
+from a2al_trio.host import Host, HostConfig
 from a2al_trio.host.network import PROBE_INTERVAL, Surroundings
 from a2al_trio.identity import NodeId
 from a2al_trio.nat.lease import Lease
@@ -24,21 +24,8 @@ from a2al_trio.net.datagram import DatagramSocket, Transmit
 from a2al_trio.net.mux import open_mux_over
 from a2al_trio.testing import Nat, SimHost, SimNet, open_simnet
 from a2al_trio.wire import NatType
-from tests.host.world import identity, unix_time
+from tests.host.world import SimNetwork, identity, open_sim_host, unix_time
 from tests.nat.stun_server import StunServer
-
-
-@attrs.define
-class SimNetwork:
-    """The port of `Surroundings` on a simulated machine."""
-
-    machine: SimHost
-
-    def hosts(self) -> Sequence[str]:
-        return self.machine.addresses
-
-    def bind(self, host: str) -> DatagramSocket:
-        return self.machine.bind()
 
 
 @attrs.define
@@ -140,7 +127,7 @@ async def test_only_one_probe_runs_at_a_time(
         bound: list[DatagramSocket] = []
         bind = world.machine.bind
 
-        def count_and_bind() -> DatagramSocket:
+        def count_and_bind(**_: object) -> DatagramSocket:
             bound.append(bind())
             return bound[-1]
 
@@ -175,7 +162,7 @@ async def test_a_router_that_restarts_gives_another_port(autojump_clock: trio.te
         await trio.sleep(30)
         (before,) = world.surroundings.main_addresses()
         world.net.nats["home"].forget_mappings()
-        await world.surroundings.observe_from_routing()
+        await trio.sleep(45)
         (after,) = world.surroundings.main_addresses()
         assert (after.host, after.port != before.port) == (before.host, True)
         assert world.surroundings.nat_type is NatType.RESTRICTED
@@ -262,3 +249,61 @@ async def test_the_log_of_sends_forgets_nothing_that_matters(autojump_clock: tri
         await trio.sleep(COLD_AFTER)
         assert log.is_cold(first)
         log.close()
+
+
+@asynccontextmanager
+async def open_neighbourhood(nat: Nat) -> AsyncIterator[tuple[SimNet, Host, Host]]:
+    """Whole hosts: four public ones, of which the last is given, and one behind a NAT."""
+    async with open_simnet(seed=6) as net, contextlib.AsyncExitStack() as stack:
+        hosts: list[Host] = []
+        for number in range(4):
+            machine = net.host(f"peer{number}")
+            hosts.append(
+                await stack.enter_async_context(open_sim_host(machine, identity(number + 1), seeds=tuple(hosts[:1])))
+            )
+        machine = net.host("us", behind=net.nat("home", nat))
+        us = await stack.enter_async_context(open_sim_host(machine, identity(99), seeds=tuple(hosts)))
+        yield net, us, hosts[-1]
+
+
+async def test_records_follow_a_router_that_restarts(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_neighbourhood(attrs.evolve(Nat.full_cone(), keeps_ports=False)) as (net, us, other):
+        await us.publish()
+        before = (await other.resolve(us.address)).endpoints
+        await trio.sleep(30)
+        net.nats["home"].forget_mappings()
+        await trio.sleep(60)
+        found = await other.resolve(us.address)
+        assert found.endpoints != before
+        assert found.payload.nat_type == us.nat_type == NatType.FULL_CONE
+        async with other.connect(us.address), await us.accept():
+            pass
+
+
+async def test_the_host_tells_what_it_senses(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_neighbourhood(Nat.symmetric()) as (_, us, other):
+        await us.run_nat_probe()
+        assert us.nat_type.name == "SYMMETRIC"
+        assert "symmetric" in us.nat_hint()
+        await other.run_nat_probe()
+        assert other.nat_type is NatType.FULL_CONE
+        assert other.nat_hint() == ""
+        assert await us.observe_from_routing(3) == 3
+        await us.observe_from_peers([other.dht_address])
+        us.invalidate_network_caches()
+        assert us.sense.reporters(trio.current_time()) == 0
+        assert us.nat_type.name == "UNKNOWN"
+
+
+async def test_in_the_split_layout_each_socket_is_sensed_by_itself(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_simnet() as net, open_mux_over(net.host("us").bind(1), net.hosts["us"].bind(2)) as mux:
+        network = SimNetwork(net.hosts["us"])
+        surroundings = Surroundings(HostConfig(min_observed_peers=1), mux, network, entropy=random.Random(1).randbytes)
+        reporter = NodeId(bytes(32))
+        seen = SocketAddress("203.0.113.5", 1)
+        surroundings.observed_by_dht(Observation(reporter, SocketAddress("198.51.100.9", 1), seen))
+        assert surroundings.dht_sense.trusted(0) == seen
+        assert surroundings.sense.trusted(0) is None
+        assert "quic://203.0.113.5:2" in [found.url for found in surroundings.candidates()]
+        surroundings.observed_by_agent(reporter, SocketAddress("203.0.113.5", 77))
+        assert "quic://203.0.113.5:77" in [found.url for found in surroundings.candidates()]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2al_trio.identity import NodeId
-from a2al_trio.nat.sense import MAX_VOTES, PROBE_LIFETIME, VOTE_LIFETIME, NatSense, reachability_hint
+from a2al_trio.nat.sense import MAX_VOTES, PROBE_LIFETIME, VOTE_LIFETIME, NatSense, News, reachability_hint
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.wire import NatType, is_public
 
@@ -125,10 +125,10 @@ def test_votes_age() -> None:
 
 def test_news_is_a_new_reporter_or_a_changed_mind() -> None:
     sense = NatSense()
-    assert sense.observe(reporter(1), A, 0)
-    assert not sense.observe(reporter(1), A, 1)
-    assert sense.observe(reporter(1), B, 2)
-    assert sense.observe(reporter(1), B, 2 + VOTE_LIFETIME), "its old vote had lapsed"
+    assert sense.observe(reporter(1), A, 0) is News.NEW
+    assert sense.observe(reporter(1), A, 1) is News.NONE
+    assert sense.observe(reporter(1), B, 2) is News.CHANGED
+    assert sense.observe(reporter(1), A, 2 + VOTE_LIFETIME) is News.NEW, "its old vote had lapsed"
 
 
 def test_after_a_rebinding_reporters_move_their_votes() -> None:
