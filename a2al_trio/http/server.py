@@ -1,0 +1,72 @@
+"""An agent in front of an ASGI application: HTTP/1.1 and WebSockets on the streams of its callers (spec 04 §15)."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+import h11
+import trio
+from wsproto.utilities import RemoteProtocolError as WebSocketError
+
+from a2al_trio.host import AgentConnection, Host
+from a2al_trio.http.asgi import Application, Scope, call_scope, open_lifespan
+from a2al_trio.http.exchange import Exchange
+from a2al_trio.http.http1 import Http1Stream, wants_websocket
+from a2al_trio.http.websocket import WebSocketSession
+from a2al_trio.quic import QuicStream
+
+__all__ = ["serve_asgi"]
+
+logger = logging.getLogger(__name__)
+
+
+async def serve_asgi(
+    host: Host, app: Application, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Have an ASGI 3 application answer the callers of all agents of this host, until cancelled.
+
+    Each request finds in `scope["extensions"]["a2al.peer"]` who calls (`aid`), which agent is called (`agent`) and
+    how the caller is reached (`path`); the header `a2al-peer` holds the caller's AID too. Both are proven by the
+    caller's certificate. A caller that cancels a request cancels the application's work on it.
+
+    Raises ApplicationFailed if the application says that it cannot start. Its errors in a request are logged, and
+    answered with status 500.
+    """
+    async with open_lifespan(app) as state:
+
+        async def handle(connection: AgentConnection) -> None:
+            async with trio.open_nursery() as nursery:
+                # Whoever has the connection in hand may close it on this side too.
+                with suppress(trio.ClosedResourceError):
+                    async for stream in connection:
+                        nursery.start_soon(_serve_stream, app, connection, stream, state)
+
+        await host.serve(handle, task_status=task_status)
+
+
+async def _serve_stream(app: Application, connection: AgentConnection, stream: QuicStream, state: Scope) -> None:
+    async with stream:
+        try:
+            await _serve_requests(app, connection, Http1Stream(stream), state)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            logger.debug("a stream of %s ended: %s", connection.remote, error)
+
+
+async def _serve_requests(app: Application, connection: AgentConnection, http: Http1Stream, state: Scope) -> None:
+    try:
+        while (request := await http.next_request()) is not None:
+            kind = "websocket" if wants_websocket(request) else "http"
+            scope = call_scope(connection, kind, target=request.target, headers=request.headers, state=state)
+            if kind == "websocket":
+                await http.next_event()
+                await WebSocketSession(http, request, scope).run(app)
+                return
+            scope["method"] = request.method.decode("ascii")
+            scope["http_version"] = request.http_version.decode("ascii")
+            if not await Exchange(http, request, scope).run(app):
+                return
+    except h11.RemoteProtocolError as error:
+        await http.send_error(error.error_status_hint, str(error))
+    except WebSocketError as error:
+        await http.send_error(400, str(error))

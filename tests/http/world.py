@@ -1,0 +1,50 @@
+"""Two hosts on a simulated network: one that calls, one that serves an application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import httpx
+import trio
+
+from a2al_trio.host import Host
+from a2al_trio.http import Application, http_client, serve_asgi
+from a2al_trio.testing import SimNet, open_simnet
+from tests.host.world import identity, open_sim_host
+
+__all__ = ["CALLEE", "CALLER", "World", "open_hosts", "open_world"]
+
+CALLEE, CALLER = identity(11), identity(12)
+
+
+@attrs.frozen
+class World:
+    """The caller, the callee, and a client of the caller's whose base is the callee."""
+
+    net: SimNet
+    caller: Host
+    callee: Host
+    client: httpx.AsyncClient
+
+
+@asynccontextmanager
+async def open_hosts(net: SimNet) -> AsyncIterator[tuple[Host, Host]]:
+    """The callee, published, and the caller."""
+    async with (
+        open_sim_host(net.host("callee"), CALLEE) as callee,
+        open_sim_host(net.host("caller"), CALLER, seeds=(callee,)) as caller,
+    ):
+        await callee.publish()
+        yield callee, caller
+
+
+@asynccontextmanager
+async def open_world(app: Application) -> AsyncIterator[World]:
+    """Serve an application by AID and have a client for it."""
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), trio.open_nursery() as nursery:
+        await nursery.start(serve_asgi, callee, app)
+        async with http_client(caller, base_url=f"a2al://{callee.address}") as client:
+            yield World(net, caller, callee, client)
+        nursery.cancel_scope.cancel()
