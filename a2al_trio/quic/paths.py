@@ -15,13 +15,16 @@ from a2al_trio.quic.mtu import MtuSearch
 from a2al_trio.quic.pacing import Pacer
 from a2al_trio.quic.recovery import RttEstimator
 
-__all__ = ["MAX_PATHS", "Path", "PathSet"]
+__all__ = ["MAX_PATHS", "MIN_DATAGRAM", "Path", "PathSet"]
 
 MAX_PATHS = 4
 """Paths kept at once: the current one and those being validated."""
 
 MAX_RESPONSES = 4
 """PATH_RESPONSEs owed at once on one path."""
+
+MIN_DATAGRAM = 64
+"""Less room than this is not worth a datagram."""
 
 CHALLENGE_TRIES = 3
 AMPLIFICATION_FACTOR = 3
@@ -63,7 +66,7 @@ class Path:
     @property
     def is_amplification_limited(self) -> bool:
         """Whether not even one more small datagram may leave."""
-        return not self.validated and self.amplification_credit < 1
+        return not self.validated and self.amplification_credit < MIN_DATAGRAM
 
     def start_challenge(self, entropy: Entropy) -> None:
         """Begin to validate the peer's address (RFC 9000 §8.2)."""

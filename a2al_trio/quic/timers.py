@@ -74,12 +74,13 @@ class Timers:
             return self.end_at
         paths, transmitter = connection.paths, connection.transmitter
         deadline = min(self.idle_deadline, self.handshake_deadline, self._keep_alive_at, self.discard_keys_at)
-        if not connection.handshake_spaces_gone:
-            for space in connection.spaces[:2]:
-                if space.send_keys is not None and space.acks.due_at < deadline:
-                    deadline = space.acks.due_at
-        if connection.one_rtt is not None and connection.application.acks.due_at < deadline:
-            deadline = connection.application.acks.due_at
+        if not paths.current.is_amplification_limited:
+            if not connection.handshake_spaces_gone:
+                for space in connection.spaces[:2]:
+                    if space.send_keys is not None and space.acks.due_at < deadline:
+                        deadline = space.acks.due_at
+            if connection.one_rtt is not None and connection.application.acks.due_at < deadline:
+                deadline = connection.application.acks.due_at
         if paths.others or paths.current.challenge is not None:
             deadline = min(deadline, paths.next_challenge_deadline)
         recovery = connection.recovery.next_timeout(paths.current)

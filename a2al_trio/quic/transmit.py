@@ -15,6 +15,7 @@ from a2al_trio.quic.frames import encode_connection_close
 from a2al_trio.quic.packet import PacketType, encode_long_header, packet_number_size
 from a2al_trio.quic.packet_builder import BUFFER_SIZE, MAX_SEGMENTS, mask_long_header, stream_packet_struct
 from a2al_trio.quic.packet_crypto import TAG_SIZE
+from a2al_trio.quic.paths import MIN_DATAGRAM
 from a2al_trio.quic.recovery import SentRun
 from a2al_trio.quic.tls import Level
 from a2al_trio.quic.varint import varint_size
@@ -103,7 +104,7 @@ class Transmitter:
         if space.send_keys is None:
             return None
         content = PacketContent(room - self._long_header_size(space) - TAG_SIZE)
-        if content.room < 64:
+        if content.room < MIN_DATAGRAM:
             return None
         if space.probes and not space.crypto.send.has_pending:
             space.crypto.send.rewind()  # a probe that carries the handshake on is worth more than a PING
@@ -123,7 +124,7 @@ class Transmitter:
     def _early_content(self, room: int, path: Path, now: float) -> PacketContent | None:
         connection = self._connection
         content = PacketContent(room - self._long_header_size(connection.application) - TAG_SIZE)
-        if content.room < 64 or path.in_flight + 1200 > path.congestion.window:
+        if content.room < MIN_DATAGRAM or path.in_flight + 1200 > path.congestion.window:
             return None
         self.frames.collect(content, now, early=True)
         return content if content.parts else None
@@ -237,7 +238,10 @@ class Transmitter:
             if count:
                 at += count * size
                 continue
-            content = PacketContent(size - number_at - number_size - TAG_SIZE)
+            room = min(size, path.amplification_credit - at)
+            if room < MIN_DATAGRAM:
+                break
+            content = PacketContent(room - number_at - number_size - TAG_SIZE)
             self._collect(content, space, now, eliciting=allowed - at >= min(size, allowed) > 0, control=control)
             if not content.parts:
                 break
@@ -386,7 +390,7 @@ class Transmitter:
         for path in list(connection.paths):
             while path.challenge_pending or path.responses:
                 size = min(MIN_INITIAL_SIZE, path.amplification_credit)
-                if size < 64:
+                if size < MIN_DATAGRAM:
                     break
                 content = PacketContent(size)
                 if path.responses:
@@ -449,7 +453,7 @@ class Transmitter:
         datagram = bytearray()
         for space in spaces:
             room = limit - len(datagram) - self._long_header_size(space) - TAG_SIZE
-            if room < 64:
+            if room < MIN_DATAGRAM:
                 break
             content = PacketContent(room)
             content.parts.append(encode_connection_close(code, reason, is_application=False, room=min(room, 300)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 from collections.abc import Callable
 
 import attrs
 
+from a2al_trio.errors import ConnectionLost, StreamReset
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import Received
 from a2al_trio.quic.config import QuicConfig
@@ -177,14 +179,15 @@ class Pair:
                 self.read(side, event.connection, event.stream_id)
 
     def read(self, side: Side, connection: QuicConnectionCore, stream_id: int) -> None:
-        """Read a stream dry."""
+        """Read a stream dry, unless it or its connection is broken."""
         key = (connection, stream_id)
         buffer = side.received.setdefault(key, bytearray())
-        while (data := connection.read(stream_id, 1 << 16)) is not None:
-            if not data:
-                side.finished.add(key)
-                return
-            buffer += data
+        with contextlib.suppress(ConnectionLost, StreamReset):
+            while (data := connection.read(stream_id, 1 << 16)) is not None:
+                if not data:
+                    side.finished.add(key)
+                    return
+                buffer += data
 
     def settle(self) -> None:
         for _ in range(100):
