@@ -217,12 +217,8 @@ class QuicConnectionCore:
 
     def forget(self, stream_id: int) -> None:
         """The application is done with the stream: what is unfinished is abandoned with code 0."""
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            return
-        if stream.send is not None and not stream.send.buffer.final:
-            self.reset(stream_id, 0)
-        self.stop(stream_id, 0)
+        self.streams.forget(stream_id)
+        self._router.touch(self)
 
     def set_urgency(self, stream_id: int, urgency: int) -> None:
         """Order sending: streams of a lower number (0 to 7, 3 at first) go first, equal ones take turns."""

@@ -30,6 +30,7 @@ class SendHalf:
         "reset_code",
         "reset_pending",
         "reset_size",
+        "stop_told",
         "stopped_code",
         "stream",
         "table",
@@ -47,14 +48,17 @@ class SendHalf:
         self.reset_pending = False
         self.reset_acked = False
         self.stopped_code: int | None = None
+        self.stop_told = False
         self.wants_writable = False
         self.blocked_pending = False
         self._blocked_at = -1
 
     @property
     def is_done(self) -> bool:
-        """Whether the peer has everything there will ever be."""
-        return self.reset_acked if self.reset_code is not None else self.buffer.is_finished
+        """Whether the peer has everything there will ever be, and the application knows if the peer stopped it."""
+        if self.reset_code is None:
+            return self.buffer.is_finished
+        return self.reset_acked and (self.stopped_code is None or self.stop_told)
 
     def on_range_acked(self, start: int, stop: int, *, fin: bool = False) -> None:
         """The peer has these bytes."""

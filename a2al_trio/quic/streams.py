@@ -327,6 +327,8 @@ class StreamTable:
         if stream.send is None:
             raise LocalProtocolError(f"stream {stream_id} is receive-only")
         if stream.send.stopped_code is not None:
+            stream.send.stop_told = True
+            self.remove_if_done(stream)
             raise StreamStopped(stream.send.stopped_code)
         return stream.send
 
@@ -362,14 +364,33 @@ class StreamTable:
         """Give up sending: RESET_STREAM; nothing happens if that direction is over."""
         stream = self._streams.get(stream_id)
         half = stream.send if stream is not None else None
-        if stream is None or half is None or half.reset_code is not None or half.is_done:
+        if stream is None or half is None:
             return
+        half.stop_told = True
+        if half.reset_code is None and not half.is_done:
+            self._reset(half, code)
+        self.remove_if_done(stream)
+
+    def _reset(self, half: SendHalf, code: int) -> None:
+        stream = half.stream
         half.reset_code = code
         half.reset_size = half.buffer.next_offset
         half.reset_pending = True
         half.buffer.clear()
         self.deactivate(half)
-        self.control[stream_id] = stream
+        self.control[stream.stream_id] = stream
+
+    def forget(self, stream_id: int) -> None:
+        """The application is done with the stream: what is unfinished is abandoned with code 0."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if stream.send is not None and not stream.send.buffer.final:
+            self.reset(stream_id, 0)
+        elif stream.send is not None:
+            stream.send.stop_told = True
+        self.stop(stream_id, 0)
+        self.remove_if_done(stream)
 
     def on_reset_acked(self, stream: Stream) -> None:
         """The peer knows of our RESET_STREAM."""
@@ -419,7 +440,8 @@ class StreamTable:
         if half.stopped_code is not None or half.is_done:
             return
         half.stopped_code = code
-        self.reset(stream.stream_id, code)
+        if half.reset_code is None:
+            self._reset(half, code)
         self._observer.on_stream_writable(stream.stream_id)
 
     def raise_stream_limit(self, half: SendHalf, maximum: int) -> None:

@@ -235,6 +235,23 @@ def test_stop_reaches_the_writer_with_its_code() -> None:
     finish(pair)
 
 
+def test_a_stopped_writer_is_told_however_late_it_asks() -> None:
+    pair = Pair()
+    client, server = pair.handshake()
+    stream = client.open_stream()
+    assert stream is not None
+    client.write(stream, b"question", fin=True)
+    client.stop(stream, 6)
+    pair.run(seconds=5)
+    assert len(client.streams) == 0
+    with pytest.raises(StreamStopped) as caught:
+        server.write(stream, b"answer")
+    assert caught.value.code == 6
+    assert len(server.streams) == 0
+    server.forget(stream)
+    finish(pair)
+
+
 def test_forgetting_a_stream_abandons_both_directions() -> None:
     pair = Pair()
     pair.server.auto_read = False
