@@ -371,23 +371,22 @@ async def open_host_over(
     identity: Identity,
     config: HostConfig,
     *,
-    network: IceNetwork | None = None,
+    network: IceNetwork,
     fingerprint: Callable[[], Hashable] | None = None,
     unix_time: Callable[[], float] = time.time,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> AsyncIterator[Host]:
     """Run a host over a mux that the caller owns, such as one on a simulated socket; see `open_host`.
 
-    `network` is where ICE and NAT probes find their sockets, and hubs and relays are dialled; without it ICE uses
-    this machine's, and the NAT is not probed. `fingerprint` tells one network from another, so that a move is
-    noticed; without it none is.
+    `network` is where ICE and NAT probes find their sockets, and hubs and relays are dialled. It must be the one that
+    the sockets of `mux` are in: `SystemNetwork()` for this machine's. `fingerprint` tells one network from another,
+    so that a move is noticed; without it none is.
     `unix_time` is wall time in seconds, which records and certificates carry.
     """
     _require_own_key(identity)
     agents = AgentTable(identity, unix_time=unix_time, tolerance=config.clock_tolerance)
     tls = AgentTls(agents, unix_time=unix_time, tolerance=config.clock_tolerance)
     surroundings = Surroundings(config, mux, network, entropy=entropy)
-    network = network or SystemNetwork()
     place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
     host: Host | None = None

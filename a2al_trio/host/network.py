@@ -68,13 +68,10 @@ class LocalNetwork(Protocol):
 class Surroundings:
     """Senses the network for one host; constructed before its services, then run by `open`.
 
-    Without a `network`, whose sockets and addresses it knows nothing of, it does not probe: a socket of another
-    network than that of `mux` would tell lies.
+    The sockets that `network` makes must be in the same network as those of `mux`, or probes would tell lies.
     """
 
-    def __init__(
-        self, config: HostConfig, mux: Mux, network: LocalNetwork | None, *, entropy: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, config: HostConfig, mux: Mux, network: LocalNetwork, *, entropy: Callable[[int], bytes]) -> None:
         self._config = config
         self._mux = mux
         self._network = network
@@ -106,13 +103,10 @@ class Surroundings:
             dht_sense=self.dht_sense,
             external_host=lambda: None if self._external is None else self._external.host,
             mapped=self._mapped,
-            local_hosts=self._hosts,
+            local_hosts=network.hosts,
             fallback_host=config.fallback_host,
         )
         self._look_at_interfaces()
-
-    def _hosts(self) -> Sequence[str]:
-        return () if self._network is None else self._network.hosts()
 
     def _mapped(self) -> Sequence[SocketAddress]:
         return [mapper.mapped for mapper in self._mappers if mapper.mapped is not None]
@@ -190,7 +184,7 @@ class Surroundings:
         if self._dht is not None:
             # Nodes at the address of our NAT are behind it too, and it seldom lets us out and in again.
             outside = {found.host for found in self.candidates() if found.source in OUTSIDE}
-            self._dht.set_external_hosts(outside - set(self._hosts()))
+            self._dht.set_external_hosts(outside - set(self._network.hosts()))
         for tell in self.on_change:
             tell()
 
@@ -224,7 +218,7 @@ class Surroundings:
         """
         if self._probing is not None:
             await self._probing.wait()
-        elif self._network is not None:
+        else:
             self._probing = trio.Event()
             try:
                 await self._probe(partial(self._network.bind, "0.0.0.0"))
@@ -268,7 +262,7 @@ class Surroundings:
         return ProbeFindings(claimed, reachable, findings.symmetric)
 
     def _look_at_interfaces(self) -> None:
-        hosts = frozenset(self._hosts())
+        hosts = frozenset(self._network.hosts())
         for sense, plane in ((self.sense, self._mux.quic), (self.dht_sense, self._mux.dht)):
             bound = plane.local_address
             sense.local_hosts = hosts

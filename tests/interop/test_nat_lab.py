@@ -13,7 +13,7 @@ import trio
 from a2al_trio.host import Host, HostConfig, open_host_over
 from a2al_trio.identity import Identity
 from a2al_trio.net.address import SocketAddress
-from tests.interop.nat_lab import PORT, NatLab, open_lab_mux, open_lab_reference
+from tests.interop.nat_lab import PORT, LabNetwork, NatLab, open_lab_mux, open_lab_reference
 from tests.interop.reference_node import ReferenceNode
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_leaks")]
@@ -27,7 +27,7 @@ async def lab_host(lab: NatLab, name: str, through: ReferenceNode) -> AsyncItera
     config = HostConfig(bootstrap=(str(through.address),), min_observed_peers=1)
     async with (
         open_lab_mux(lab, name) as mux,
-        open_host_over(mux, Identity.generate(os.urandom), config) as host,
+        open_host_over(mux, Identity.generate(os.urandom), config, network=LabNetwork(lab, name)) as host,
     ):
         await host.dht.bootstrapped()
         yield host
