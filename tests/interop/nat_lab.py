@@ -29,7 +29,14 @@ from a2al_trio.net.datagram import DatagramSocket
 from a2al_trio.net.mux import Mux, open_mux_over
 from a2al_trio.net.socket import UdpSocket
 from tests.interop.private_network import why_not
-from tests.interop.reference_node import Client, Json, ReferenceNode, find_binary, open_reference_node
+from tests.interop.reference_node import (
+    STUN_NOBODY_ANSWERS,
+    Client,
+    Json,
+    ReferenceNode,
+    find_binary,
+    open_reference_node,
+)
 
 __all__ = ["POOL", "LabNetwork", "NatLab", "load_nat_lab", "open_lab_mux", "open_lab_reference"]
 
@@ -149,6 +156,7 @@ def open_lab_reference(
     bootstrap: tuple[str, ...] = (),
     hub: bool = False,
     settings: Sequence[str] = (),
+    stun: str = STUN_NOBODY_ANSWERS,
 ) -> AbstractAsyncContextManager[ReferenceNode]:
     """Run the reference daemon in a lab host; see `open_reference_node`."""
     return open_reference_node(
@@ -159,5 +167,6 @@ def open_lab_reference(
         bootstrap=bootstrap,
         hub=hub,
         settings=settings,
+        stun=stun,
         place=_LabPlace(lab, host),
     )

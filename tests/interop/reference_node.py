@@ -23,7 +23,16 @@ import trio
 from a2al_trio.net.address import SocketAddress
 from tests.interop.private_network import assert_no_way_out
 
-__all__ = ["PORT", "Client", "Place", "ReferenceAgent", "ReferenceNode", "find_binary", "open_reference_node"]
+__all__ = [
+    "PORT",
+    "STUN_NOBODY_ANSWERS",
+    "Client",
+    "Place",
+    "ReferenceAgent",
+    "ReferenceNode",
+    "find_binary",
+    "open_reference_node",
+]
 
 Json = dict[str, Any]
 PORT = 4121
@@ -189,6 +198,7 @@ async def open_reference_node(
     bootstrap: tuple[str, ...] = (),
     hub: bool = False,
     settings: Sequence[str] = (),
+    stun: str = STUN_NOBODY_ANSWERS,
     place: Place | None = None,
 ) -> AsyncIterator[ReferenceNode]:
     """Run a daemon on `host` until the block ends; ready means that its own record is published.
@@ -202,7 +212,7 @@ async def open_reference_node(
         'log_level = "debug"',
         "disable_upnp = true",
         f"bootstrap = {json.dumps(list(bootstrap))}",
-        f'ice_stun_urls = ["{STUN_NOBODY_ANSWERS}"]',
+        f'ice_stun_urls = ["{stun}"]',
     ]
     if hub:
         config.append(f'signal_listen_addr = "{host}:{PORT}"')
