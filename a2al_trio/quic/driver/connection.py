@@ -238,11 +238,6 @@ class QuicConnection(trio.abc.AsyncResource):
                 raise StopAsyncIteration from None
             raise
 
-    def _forget_stream(self, stream_id: int) -> bool:
-        """Drop a stream; False if the connection has ended and the core needs no word about it."""
-        self._streams.pop(stream_id, None)
-        return self.close_reason is None
-
     # --- datagrams ---------------------------------------------------------------------------------------------
 
     @property

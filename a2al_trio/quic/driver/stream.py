@@ -10,7 +10,6 @@ what a task says and hears in one go costs one turn of Trio's loop, and shares d
 
 from __future__ import annotations
 
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -102,7 +101,8 @@ class _StreamBase:
             await trio.lowlevel.checkpoint()
             return
         self._closed = True
-        self._wake_all()
+        if self._sending or self._receiving:
+            self._wake_all()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
@@ -126,19 +126,26 @@ class _StreamBase:
     def _leave(self, *, finish: bool) -> None:
         """Say goodbye to the core, which forgets the stream once the peer has done its part."""
         connection = self._connection
-        if connection._forget_stream(self.stream_id):
-            core = connection._core
-            if not self._finished:
-                self._finished = True
-                if finish:
-                    with suppress(StreamStopped):  # a peer that has stopped reading has no use for the end
-                        core.write(self.stream_id, b"", True)
-                else:
-                    core.reset(self.stream_id, 0)
-            if not self._receive_ended:
-                core.stop(self.stream_id, 0)
-            core.forget(self.stream_id)
-            connection._endpoint._flush_soon()
+        connection._streams.pop(self.stream_id, None)
+        if connection.close_reason is not None:
+            return  # the core wants no word any more
+        core = connection._core
+        if not self._finished:
+            self._finished = True
+            if finish:
+                self._finish()
+            else:
+                core.reset(self.stream_id, 0)
+        if not self._receive_ended:
+            core.stop(self.stream_id, 0)
+        core.forget(self.stream_id)
+        connection._endpoint._flush_soon()
+
+    def _finish(self) -> None:
+        try:
+            self._connection._core.write(self.stream_id, b"", True)
+        except StreamStopped:
+            return  # a peer that has stopped reading has no use for the end
 
 
 class QuicSendStream(_StreamBase, trio.abc.SendStream):
@@ -216,8 +223,7 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         self._require_open()
         if not self._finished:
             self._finished = True
-            with suppress(StreamStopped):
-                self._connection._core.write(self.stream_id, b"", True)
+            self._finish()
             self._connection._endpoint._flush_soon()
 
     def reset(self, code: int = 0) -> None:
