@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from a2al_trio.errors import ConfigurationError
 from a2al_trio.net.address import SocketAddress
@@ -20,6 +20,7 @@ from a2al_trio.signaling.errors import SignalingDecodeError
 from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, FrameType, decode_frame, encode_frame
 from a2al_trio.signaling.http import MAX_REQUEST_SIZE, Request, decode_request, refusal
 from a2al_trio.signaling.rooms import CallRate, HubLimits, HubStats, Registry, Rooms, Seat
+from a2al_trio.signaling.websocket import PEER_ERRORS
 
 __all__ = ["Hub", "serve_hub"]
 
@@ -125,8 +126,8 @@ class Hub:
         self._connections += 1
         try:
             await self._serve_counted(stream, address)
-        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, HandshakeError, ConnectionClosed):
-            pass  # the client is gone, which is how every connection ends
+        except* PEER_ERRORS:
+            pass  # the client is gone, which is how every connection ends, or not one to talk to
         finally:
             self._connections -= 1
             self._sockets[address] -= 1

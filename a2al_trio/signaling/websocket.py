@@ -8,19 +8,33 @@ from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
+import h11
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import ProtocolError
 
+from a2al_trio.errors import ServiceCrashed
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.signaling.errors import HubUnreachable, RoomClosed
 from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, encode_frame
 
-__all__ = ["DIAL_LIMIT", "Dialer", "dial_tcp", "open_hub_socket", "send_frame"]
+__all__ = ["DIAL_LIMIT", "PEER_ERRORS", "Dialer", "dial_tcp", "open_hub_socket", "send_frame"]
 
 DIAL_LIMIT: Final = 8.0
 """Seconds for name resolution, TCP, TLS and the WebSocket handshake together (spec 06 D7, D9)."""
 
 _CLOSE_LIMIT: Final = 0.1
+
+PEER_ERRORS: Final = (
+    HandshakeError,
+    ConnectionClosed,
+    ProtocolError,
+    h11.ProtocolError,
+    OSError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
+"""What the WebSocket library and those below it raise when the other end misbehaves or goes away."""
 
 Dialer = Callable[[str, int, bool], Awaitable[trio.abc.Stream]]
 """Opens a stream to a host and port, with TLS or without; tests and proxies bring their own."""
@@ -47,29 +61,47 @@ async def open_hub_socket(url: str, *, dial: Dialer = dial_tcp) -> AsyncIterator
     hub = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     stream = await _dial(parts.scheme == "wss", parts.hostname or "", parts.port, hub, dial)
     resource = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    standing = False
     try:
         async with open_service_nursery(f"connection to hub {hub}") as nursery:
             with trio.move_on_after(DIAL_LIMIT) as limit:
-                try:
-                    socket = await wrap_client_stream(
-                        nursery,
-                        stream,  # type: ignore[arg-type]  # any trio stream serves
-                        parts.netloc.rpartition("@")[2],
-                        resource,
-                        subprotocols=[SUBPROTOCOL],
-                        max_message_size=MAX_MESSAGE_SIZE,
-                    )
-                except (HandshakeError, ConnectionClosed, OSError, trio.BrokenResourceError) as error:
-                    raise HubUnreachable(f"hub {hub} refused the WebSocket: {_reason(error)}") from error
+                socket = await wrap_client_stream(
+                    nursery,
+                    stream,  # type: ignore[arg-type]  # any trio stream serves
+                    parts.netloc.rpartition("@")[2],
+                    resource,
+                    subprotocols=[SUBPROTOCOL],
+                    max_message_size=MAX_MESSAGE_SIZE,
+                )
             if limit.cancelled_caught:
                 raise HubUnreachable(f"hub {hub} did not answer the WebSocket handshake within {DIAL_LIMIT:.0f} s")
+            standing = True
             try:
                 yield socket
             finally:
                 with trio.move_on_after(_CLOSE_LIMIT, shield=True):
                     await socket.aclose()
+    except PEER_ERRORS as error:
+        if standing:
+            raise
+        raise HubUnreachable(f"hub {hub} refused the WebSocket: {_reason(error)}") from error
+    except ServiceCrashed as crash:
+        # Most refusals come out of the library's reader, behind our back.
+        cause = _only_cause(crash)
+        if not isinstance(cause, PEER_ERRORS):
+            raise
+        if standing:
+            raise RoomClosed(f"hub {hub} broke the protocol: {_reason(cause)}") from crash
+        raise HubUnreachable(f"hub {hub} refused the WebSocket: {_reason(cause)}") from crash
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def _only_cause(crash: ServiceCrashed) -> BaseException | None:
+    error = crash.__cause__
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _dial(tls: bool, host: str, port: int | None, hub: str, dial: Dialer) -> trio.abc.Stream:
