@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import attrs
 
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.wire import NatType, is_public
+from a2al_trio.wire import NatType, is_globally_routable, is_public
 
 __all__ = ["Findings", "Level", "StunFinding", "Verdict", "conclude"]
 
@@ -107,12 +107,12 @@ def _ipv4(findings: Findings) -> Verdict:
     external = findings.external.host if findings.external is not None else findings.web_host
     if not ours:
         return Verdict("IPv4", Level.FAIR, "there is no route to the Internet")
-    if _is_direct(findings):
-        return Verdict("IPv4", Level.GOOD, f"{external or ours[0]} is public and ours: there is no NAT")
+    if external in findings.local_hosts:
+        return Verdict("IPv4", Level.GOOD, f"{external} is public and ours: there is no NAT")
     if external is not None:
         return Verdict("IPv4", Level.FAIR, f"{ours[0]} is behind a NAT and seen as {external}")
-    if is_public(ours[0]):
-        return Verdict("IPv4", Level.GOOD, f"{ours[0]} is public")
+    if is_globally_routable(ours[0]):
+        return Verdict("IPv4", Level.GOOD, f"{ours[0]} is a public address; nobody was asked whether others see it")
     return Verdict("IPv4", Level.UNKNOWN, f"{ours[0]} is behind a NAT; nobody was asked what it is seen as")
 
 
@@ -120,7 +120,7 @@ def _is_direct(findings: Findings) -> bool:
     external = findings.external
     if external is not None:
         return external.host in findings.local_hosts
-    return any(":" not in host and is_public(host) for host in findings.outbound)
+    return any(":" not in host and is_globally_routable(host) for host in findings.outbound)
 
 
 def _ipv6(findings: Findings) -> Verdict:
@@ -172,7 +172,10 @@ def _prospects(findings: Findings) -> Iterator[Verdict]:
         yield Verdict("Dialling", Level.BAD, "works only over a relay that takes TCP or TLS (TURN)")
         yield Verdict("Being dialled", Level.BAD, "works only over a relay that takes TCP or TLS (TURN)")
         return
-    yield Verdict("Dialling", Level.GOOD, "agents with a public address can be dialled")
+    if findings.udp_works:
+        yield Verdict("Dialling", Level.GOOD, "agents with a public address can be dialled")
+    else:
+        yield Verdict("Dialling", Level.UNKNOWN, "works if UDP does")
     if _strangers_get_in(findings):
         yield Verdict("Being dialled", Level.GOOD, "others can dial us directly")
         return

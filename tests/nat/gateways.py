@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager
 import attrs
 import h11
 import trio
+import trio.testing
 
 from a2al_trio.nat.igd import SEARCH_TARGETS, decode_soap_reply
+from a2al_trio.nat.upnp import SSDP_ADDRESS
 from a2al_trio.net.address import SocketAddress
 
 __all__ = ["EXTERNAL", "FakeIgd", "PcpGateway", "open_igd", "open_pcp_gateway"]
@@ -92,9 +94,10 @@ async def open_pcp_gateway(gateway: PcpGateway) -> AsyncIterator[PcpGateway]:
 
 @attrs.define
 class FakeIgd:
-    """A router with one service. `taken` ports belong to others; `faults` maps actions to the errors they give."""
+    """A router at `host` with one service. `taken` ports are those of others, `faults` the errors that actions give."""
 
     service_type: str = SEARCH_TARGETS[1]
+    host: str = LOOPBACK
     external: str = EXTERNAL
     permanent_only: bool = False
     taken: set[int] = attrs.field(factory=set)
@@ -195,16 +198,37 @@ async def _answer_searches(igd: FakeIgd, sock: trio.socket.SocketType) -> None:
             await sock.sendto(answer, source)
 
 
+def _join_ssdp_group(host: str) -> trio.socket.SocketType:
+    sock = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+    group = trio.socket.inet_aton(SSDP_ADDRESS.host) + trio.socket.inet_aton(host)
+    sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_ADD_MEMBERSHIP, group)
+    return sock
+
+
+async def _hear_searches(igd: FakeIgd, host: str, sock: trio.socket.SocketType) -> None:
+    """Answer searches of the multicast group, from the router's own address."""
+    with _join_ssdp_group(host) as group:
+        await group.bind((SSDP_ADDRESS.host, SSDP_ADDRESS.port))
+        while True:
+            data, source = await group.recvfrom(2048)
+            answer = igd.search_answer(data)
+            if answer is not None:
+                await sock.sendto(answer, source)
+
+
 @asynccontextmanager
-async def open_igd(igd: FakeIgd) -> AsyncIterator[FakeIgd]:
+async def open_igd(igd: FakeIgd, *, multicast: bool = False) -> AsyncIterator[FakeIgd]:
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
-        await sock.bind((LOOPBACK, 0))
+        await sock.bind((igd.host, 0))
         igd.ssdp = SocketAddress(*sock.getsockname())
         async with trio.open_nursery() as nursery:
-            (listener,) = await trio.open_tcp_listeners(0, host=LOOPBACK)
+            (listener,) = await trio.open_tcp_listeners(0, host=igd.host)
             port = listener.socket.getsockname()[1]
-            igd.location = igd.location or f"http://{LOOPBACK}:{port}/description.xml"
+            igd.location = igd.location or f"http://{igd.host}:{port}/description.xml"
             nursery.start_soon(trio.serve_listeners, functools.partial(_serve_http, igd), [listener])
             nursery.start_soon(_answer_searches, igd, sock)
+            if multicast:
+                nursery.start_soon(_hear_searches, igd, igd.host, sock)
+            await trio.testing.wait_all_tasks_blocked()
             yield igd
             nursery.cancel_scope.cancel()

@@ -69,7 +69,7 @@ def test_no_mapping_is_explained() -> None:
 
 
 def test_a_public_machine() -> None:
-    server = attrs.evolve(HOME, local_hosts=("203.0.113.5",), outbound=("203.0.113.5",))
+    server = attrs.evolve(HOME, local_hosts=("9.9.9.9", "203.0.113.5"), outbound=("9.9.9.9",))
     assert said(server, "IPv4")[0] is Level.GOOD
     assert said(server, "Being dialled")[1] == "should work, unless a firewall is in the way"
     asked = attrs.evolve(server, stun=ONE_PORT, open_to_strangers=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 from collections.abc import Sequence
 
 import attrs
@@ -16,6 +17,7 @@ from a2al_trio.nat.pcp_client import NatPmpMapper, PcpMapper
 from a2al_trio.nat.portmap import default_ipv6_mappers, default_mappers, open_port_mapper
 from a2al_trio.nat.upnp import UpnpMapper, search_interfaces
 from a2al_trio.net.address import SocketAddress
+from tests.interop.private_network import private_network, why_not
 from tests.nat.gateways import EXTERNAL, FakeIgd, PcpGateway, open_igd, open_pcp_gateway
 
 LOOPBACK = ("127.0.0.1",)
@@ -39,6 +41,23 @@ async def test_upnp_maps_renews_and_removes(service_type: str, no_leaks: None) -
         await mapper.unmap()
         assert not igd.mappings
         assert igd.actions == ["GetExternalIPAddress", "AddPortMapping"] * 2 + ["DeletePortMapping"]
+
+
+@pytest.mark.interop
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "can")
+def test_a_router_is_found_by_multicast() -> None:
+    async def main() -> None:
+        async with open_igd(FakeIgd(host="20.0.0.1"), multicast=True) as igd:
+            mapper = UpnpMapper()
+            with trio.fail_after(3):
+                lease = await mapper.map(4121)
+            assert lease.external == SocketAddress(EXTERNAL, 4121)
+            assert igd.mappings[4121]["NewInternalClient"] in ("20.0.0.1", "20.0.0.2")
+
+    with private_network("20.0.0.1", "20.0.0.2"):
+        subprocess.run(["ip", "link", "set", "lo", "multicast", "on"], check=True)
+        subprocess.run(["ip", "route", "add", "239.0.0.0/8", "dev", "lo"], check=True)
+        trio.run(main)
 
 
 async def test_a_taken_port_is_left_to_its_owner(no_leaks: None) -> None:
