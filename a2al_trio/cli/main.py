@@ -10,6 +10,7 @@ from a2al_trio.cli.connect import connect
 from a2al_trio.cli.delegate import delegate
 from a2al_trio.cli.demo import demo
 from a2al_trio.cli.doctor import doctor
+from a2al_trio.cli.hub import hub
 from a2al_trio.cli.identity import identity
 from a2al_trio.cli.node import node
 from a2al_trio.cli.resolve import resolve
@@ -27,5 +28,5 @@ def main(verbose: int) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (demo, identity, delegate, node, resolve, connect, serve, doctor):
+for command in (demo, identity, delegate, node, resolve, connect, serve, hub, doctor):
     main.add_command(command)
