@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from a2al_trio.dht import DhtConfig
 from a2al_trio.errors import StreamStopped
 from a2al_trio.host import AgentConnection, Host, HostConfig, open_host
 from a2al_trio.identity import Address, Identity, SigningKey
@@ -43,6 +44,7 @@ async def our_host(lab: Lab, number: int, *through: ReferenceNode, port: int = 4
         listen=f"{lab.hosts[number]}:{port}",
         bootstrap=tuple(str(node.address) for node in through),
         min_observed_peers=1,
+        dht=DhtConfig(rpc_timeout=0.3),  # whoever answers at all here does so in milliseconds
     )
     async with open_host(Identity.generate(os.urandom), config) as host:
         await host.dht.bootstrapped()
