@@ -10,7 +10,7 @@ from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.core import DhtCore
 from a2al_trio.dht.operation import Operation
 from a2al_trio.dht.query import QueryMode, QueryResult
-from a2al_trio.dht.replication import Publication
+from a2al_trio.dht.replication import Publication, store_message
 from a2al_trio.dht.rpc import Reply
 from a2al_trio.errors import A2alError, RecordNotFound
 from a2al_trio.identity.address import Address, NodeId
@@ -222,7 +222,7 @@ class Commands:
         """
         core = self._core
         key = record.address.node_id if key is None else key
-        size = len(Store(record, key).encode())
+        size = len(store_message(record, key).encode())
         if size > MAX_BODY:
             raise MessageTooLarge(
                 f"the record makes a STORE of {size + MESSAGE_OVERHEAD} bytes, and a datagram takes 1200: "

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.environment import Environment
-from a2al_trio.dht.replication import FindClosest, StoreRun
+from a2al_trio.dht.replication import FindClosest, StoreRun, store_message
 from a2al_trio.dht.routing import RoutingTable
 from a2al_trio.dht.rpc import Rpc
 from a2al_trio.dht.slots import Held
 from a2al_trio.dht.store import RecordStore
 from a2al_trio.dht.timers import Timer, Timers
 from a2al_trio.identity.address import NodeId
-from a2al_trio.wire.bodies import Store
+from a2al_trio.wire.messages import MAX_DATAGRAM, MESSAGE_OVERHEAD
 
 __all__ = ["Holding"]
 
@@ -92,7 +92,7 @@ class Holding:
 
     def _is_for(self, newcomer: Contact, held: Held) -> bool:
         """Whether the newcomer is among the nearest to the record and nobody else is nearer to it than we are."""
-        if held.pinned or not held.alive:
+        if held.pinned or not held.alive or not _travels(held):
             return False
         target = int.from_bytes(held.key, "big")
         if newcomer.key ^ target > self._env.own ^ target and len(self._table) >= self._config.replicas:
@@ -110,7 +110,7 @@ class Holding:
     ) -> None:
         StoreRun(
             self._rpc,
-            Store(held.record, NodeId(held.key)),
+            store_message(held.record, NodeId(held.key)),
             contacts,
             wanted=wanted,
             concurrency=self._config.store_concurrency,
@@ -123,10 +123,11 @@ class Holding:
     # -- renewal -----------------------------------------------------------------------------------------------
 
     def watch(self, held: Held, now: float) -> None:
-        """A record of somebody else was stored here."""
+        """A record of somebody else was stored here, or refreshed."""
+        if held.queued or not _travels(held):
+            return
         jitter = 0.75 + self._env.entropy(1)[0] / 512
-        self._made += 1
-        heapq.heappush(self._due, (now + self._config.holder_interval * jitter, self._made, held))
+        self._look_again(held, now + self._config.holder_interval * jitter)
         if len(self._due) > 64 + 2 * self._store.usage.records:
             self._due = [each for each in self._due if each[2].alive]
             heapq.heapify(self._due)
@@ -146,6 +147,7 @@ class Holding:
         unix_now = self._env.unix_seconds()
         while self._due and self._due[0][0] <= now:
             held = heapq.heappop(self._due)[2]
+            held.queued = False
             if not held.alive or held.pinned or held.until < unix_now + WORTH_RENEWING:
                 continue
             idle = unix_now - held.refreshed_at
@@ -159,7 +161,7 @@ class Holding:
         self._arm(now)
 
     def _look_again(self, held: Held, when: float) -> None:
-        """Look at a record once more at that time."""
+        held.queued = True
         self._made += 1
         heapq.heappush(self._due, (when, self._made, held))
 
@@ -186,3 +188,8 @@ class Holding:
 
 def _nothing(_contact: Contact, _now: float) -> None:
     """Nothing depends on whether a renewal is accepted."""
+
+
+def _travels(held: Held) -> bool:
+    """Whether a datagram can carry the record; one that came over a connection may be larger."""
+    return len(store_message(held.record, NodeId(held.key)).encode()) + MESSAGE_OVERHEAD <= MAX_DATAGRAM

@@ -31,6 +31,7 @@ LOST_PROBES = 3
 REFILLS = 2
 LOST_REMEMBERED = 128
 PROBES_AT_ONCE = 32
+ASKED_BACK_AT_ONCE = 16  # strangers may take only a part, for they come as they like
 ASKED_BACK_REMEMBERED = 2048
 ASK_BACK_INTERVAL = 60.0
 CHECK_AFTER = 300.0
@@ -136,14 +137,14 @@ class Maintenance:
             return
         contact = Contact.of(sender, source)
         if contact.key != self._env.own and self._wants(contact, now):
-            self._probe(contact, now)
+            self._probe(contact, now, at_once=ASKED_BACK_AT_ONCE)
 
     def ask_back(self, sender: Address, source: SocketAddress, now: float) -> None:
         """PING where a request came from, at most once a minute."""
         if self._contacts.usable(source) and self._is_time(sender, source, now, urgent=True):
             contact = Contact.of(sender, source)
             if contact.key != self._env.own:
-                self._probe(contact, now)
+                self._probe(contact, now, at_once=ASKED_BACK_AT_ONCE)
 
     def _is_time(self, sender: Address, source: SocketAddress, now: float, *, urgent: bool = False) -> bool:
         """Whether to think about a sender (again); most requests come from somebody thought about just before."""
@@ -171,10 +172,17 @@ class Maintenance:
 
     # -- probes ------------------------------------------------------------------------------------------------
 
-    def _probe(self, contact: Contact, now: float, *, on_end: Callable[[float], None] | None = None) -> bool:
+    def _probe(
+        self,
+        contact: Contact,
+        now: float,
+        *,
+        on_end: Callable[[float], None] | None = None,
+        at_once: int = PROBES_AT_ONCE,
+    ) -> bool:
         """PING a contact, sent twice against loss; False if too many are under way."""
         key = contact.key
-        if key in self._probing or len(self._probing) >= PROBES_AT_ONCE:
+        if key in self._probing or len(self._probing) >= at_once:
             return False
         self._probing.add(key)
 

@@ -21,7 +21,7 @@ from a2al_trio.identity.address import Address, NodeId
 from a2al_trio.wire.bodies import Ping, Store, StoreResponse
 from a2al_trio.wire.records import RecordCategory, SignedRecord
 
-__all__ = ["Publication", "Replica", "Replication", "StoreRun", "Unit", "unit_name"]
+__all__ = ["Publication", "Replica", "Replication", "StoreRun", "Unit", "store_message", "unit_name"]
 
 PROBE_FIRST = 30.0
 PROBE_MAX = 3600.0
@@ -61,6 +61,11 @@ def unit_name(key: bytes, record: SignedRecord) -> UnitName:
     if record.category is RecordCategory.MAILBOX:
         return (key, record.record_type, record.address, record.payload)
     return (key, record.record_type, record.address)
+
+
+def store_message(record: SignedRecord, key: NodeId) -> Store:
+    """The STORE of a record under a key, which is left out where it follows from the record."""
+    return Store(record, None if key == record.address.node_id else key)
 
 
 @attrs.define(eq=False)
@@ -278,7 +283,7 @@ class Replication:
 
         StoreRun(
             self._rpc,
-            Store(record, unit.key),
+            store_message(record, unit.key),
             ordered,
             wanted=unit.width,
             concurrency=self._config.store_concurrency,
@@ -423,7 +428,7 @@ class Replication:
 
         StoreRun(
             self._rpc,
-            Store(record, unit.key),
+            store_message(record, unit.key),
             [contact],
             wanted=1,
             concurrency=1,

@@ -26,6 +26,8 @@ class Held:
     refreshed_at: float
     pinned: bool = False
     alive: bool = True
+    queued: bool = False
+    """Whether a holder's renewal of it is due some time."""
 
 
 def category_of(record_type: int) -> RecordCategory:

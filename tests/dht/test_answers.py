@@ -298,3 +298,24 @@ def test_any_datagrams_leave_the_node_serving(datagrams: list[bytes]) -> None:
         list(bench.core.datagrams_to_send(bench.now))
     message, _, _ = bench.ask(Ping(ASKER.address))
     assert message is not None
+
+
+def test_a_record_too_large_for_a_datagram_comes_by_connection_and_harms_nothing() -> None:
+    bench = make_bench()
+    core = bench.core
+    record = sign_record(ASKER, 3, b"x" * 5000, sequence=1, timestamp=NOW - 3, ttl=3600)
+    core.inject(encode_message(Store(record), bytes(20), ASKER, limit=65536), ASKER.node_id, SOURCE, 0.0)
+    assert core.store.get(ASKER.node_id, NOW) == [record]
+    core.table.prove(contact(999), 1.0)
+    core.holding.newcomer(contact(999), 1.0)
+    for at in range(0, 3000, 10):
+        core.handle_timeout(float(at))
+        list(core.datagrams_to_send(float(at)))
+
+
+def test_storing_the_same_record_again_and_again_costs_no_memory() -> None:
+    bench = make_bench(config=DhtConfig(requests=RequestBudget(rate=10_000, burst=10_000)))
+    for _ in range(500):
+        bench.ask(Store(endpoint(ASKER)))
+    assert len(bench.core.holding._due) == 1
+    assert len(bench.core.timers) < 500

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from a2al_trio.dht.contact import Contact
+from a2al_trio.dht.distance import as_int
+from a2al_trio.dht.health import HealthState
 from a2al_trio.dht.query import QueryMode
 from a2al_trio.errors import RecordNotFound
 from a2al_trio.identity import Identity, NodeId
+from a2al_trio.net.address import SocketAddress
 from a2al_trio.wire.payloads import topic_key
 from a2al_trio.wire.records import RecordType, SignedRecord, sign_record
 from benchmarks.dht_swarm import START, CheckCache, Node, Swarm, endpoint_record
-from tests.dht.support import topic
+from tests.dht.hostile import FakeSigner, Hostile
+from tests.dht.support import always, topic
 
 
 def make_swarm(count: int, *, seed: int = 1, loss: float = 0.0) -> Swarm:
@@ -230,3 +235,39 @@ def test_a_node_that_lost_everybody_comes_back_through_its_seeds() -> None:
     swarm.partitioned = False
     swarm.run_for(400)
     assert len(loner.running.table) >= 9
+
+
+def test_an_answer_three_seconds_late_is_taken_and_charges_nobody() -> None:
+    """As the reference's first answer is (spec 03 §19.14)."""
+    swarm = make_swarm(10)
+    late: list[tuple[bytes, SocketAddress]] = []
+    slow = Hostile(swarm, FakeSigner(bytes(32)))
+    asker = swarm.nodes[3]
+    asker.running.env.verify = always
+    slow.node.deliver = lambda data, source, now: late.append((data, source))
+    target = slow.signer.address.node_id
+    asker.running.table.prove(Contact.of(slow.signer.address, slow.node.address), swarm.now)
+    search = asker.commands.find_node(target, swarm.now)
+    swarm.drain(asker)
+    swarm.run_for(3.0)
+    assert search.done, "the search did not wait for it"
+    assert slow.signer.address not in [contact.node_address for contact in search.value().closest]
+    for data, source in late:
+        slow.deliver(data, source, swarm.now)
+    swarm.run_for(3.0)
+    key = as_int(target)
+    assert asker.running.health.state(key) is HealthState.GOOD
+    entry = asker.running.table.get(key)
+    assert entry is not None
+    assert entry.failures == 0
+
+
+def test_in_passive_mode_nothing_is_refilled() -> None:
+    swarm = make_swarm(5)
+    node = swarm.nodes[0]
+    node.running.maintenance.passive = True
+    before = node.running.searches.counters.started
+    agent = swarm.identity()
+    assert publish(swarm, node, endpoint_record(agent, swarm.now)) == 4
+    swarm.run_for(600)
+    assert node.running.searches.counters.started == before
