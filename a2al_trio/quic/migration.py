@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.quic.errors import TransportErrorCode
 from a2al_trio.quic.events import PathChanged
 
 if TYPE_CHECKING:
@@ -92,15 +91,14 @@ class Migration:
         connection = self._connection
         paths = connection.paths
         for path in list(paths):
-            if path.challenge_deadline > now or path.on_challenge_timeout():
+            if path.challenge_deadline > now or path.on_challenge_timeout(now):
                 continue
             if path is paths.current:
                 if paths.revert():
                     connection.emit(PathChanged(connection, paths.current.peer_address))
                 elif not path.validated:
-                    connection.close_for(
-                        TransportErrorCode.NO_VIABLE_PATH, "the peer's new address does not answer", now
-                    )
+                    # Nowhere to go back to: keep asking, the idle timeout sees to the end.
+                    path.start_challenge(connection.entropy)
                 continue
             if path is paths.target:
                 paths.target = None

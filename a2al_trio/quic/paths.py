@@ -26,7 +26,6 @@ MAX_RESPONSES = 4
 MIN_DATAGRAM = 64
 """Less room than this is not worth a datagram."""
 
-CHALLENGE_TRIES = 3
 AMPLIFICATION_FACTOR = 3
 
 
@@ -53,6 +52,7 @@ class Path:
     challenge_pending: bool = False
     challenge_deadline: float = float("inf")
     _challenge_tries: int = 0
+    _challenge_ends_at: float = 0.0
     responses: list[bytes] = attrs.field(factory=list)
     """PATH_RESPONSE data owed on this path."""
 
@@ -75,15 +75,17 @@ class Path:
         self._challenge_tries = 0
 
     def on_challenge_sent(self, now: float) -> None:
-        """A PATH_CHALLENGE left; it is repeated a few times before the path is given up (RFC 9000 §8.2.4)."""
+        """A PATH_CHALLENGE left; it is repeated ever more slowly for a few seconds (RFC 9000 §8.2.4)."""
         self.challenge_pending = False
         self._challenge_tries += 1
-        self.challenge_deadline = now + self.rtt.probe_interval
+        self.challenge_deadline = now + self.rtt.probe_interval * (1 << self._challenge_tries - 1)
+        if self._challenge_tries == 1:
+            self._challenge_ends_at = now + 3 * max(self.rtt.probe_interval, 1.0)
 
-    def on_challenge_timeout(self) -> bool:
+    def on_challenge_timeout(self, now: float) -> bool:
         """Ask again, or return False when the path has failed."""
         self.challenge_deadline = float("inf")
-        if self._challenge_tries < CHALLENGE_TRIES:
+        if now < self._challenge_ends_at:
             self.challenge_pending = True
             return True
         self.challenge = None
