@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -50,7 +50,7 @@ from a2al_trio.nat.sense import NatSense
 from a2al_trio.nat.watch import network_fingerprint
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import Mux, open_mux
-from a2al_trio.punch import MeetingPlace
+from a2al_trio.punch import MeetingPlace, PunchPool, pool_place
 from a2al_trio.quic import open_quic
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.wire import EndpointPayload, NatType, SignedRecord, WireDecodeError
@@ -108,6 +108,8 @@ class Host:
         stamps = RecordStamps(publisher.unix_time)
         self.dht = dht
         """The DHT node."""
+        self.punches = reach.meetings.punches
+        """Connections to DHT nodes that plain UDP does not reach; it keeps them by itself."""
         self.pool = ConnectionPool(self.open_connection, background, default=agents.default.address)
         """Connections shared by those who dial the same agent again and again."""
         self.mailbox = Mailbox(
@@ -425,14 +427,15 @@ async def open_host_over(
 
         dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply, connections.add)
         admission = Admission(agents, tls, shelf, config.max_connections, connections.add)
-        meetings = Meetings(place, agents, tls, dialler, admission, nursery)
+        punches = PunchPool(pool_place(place), dht, identity.address, partial(tls.dialling, local=identity.address))
+        meetings = Meetings(place, agents, tls, dialler, admission, punches, nursery)
         publisher = Publisher(config, agents, dht, surroundings, unix_time, lambda: hubs.published)
         surroundings.on_change.append(publisher.reconsider)
         surroundings.connected_hosts = lambda: {connection.peer_address.host for connection in connections}
         host = Host(
             agents=agents,
             dht=dht,
-            reach=Reach(agents, dialler, meetings, functools.partial(_round_trips, dht)),
+            reach=Reach(agents, dialler, meetings, partial(_round_trips, dht)),
             hubs=hubs,
             admission=admission,
             publisher=publisher,
@@ -443,6 +446,7 @@ async def open_host_over(
         )
         nursery.start_soon(admission.run, quic)
         nursery.start_soon(publisher.keep_fresh)
+        nursery.start_soon(punches.run)
         nursery.start_soon(hubs.run, meetings.answer, publisher.reconsider)
         yield host
 

@@ -20,13 +20,20 @@ from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.dial import Dialler, raise_if_mismatch
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.identity import Address
-from a2al_trio.punch import Meeting, MeetingPlace, open_incoming, open_outgoing
+from a2al_trio.punch import Meeting, MeetingPlace, PunchPool, open_incoming, open_outgoing
 from a2al_trio.signaling import IncomingCall
 
 __all__ = ["Meetings"]
 
 logger = logging.getLogger(__name__)
 
+ROUTE_MAGIC = b"a2r"
+"""How control streams begin, whatever their version (spec 04 §5)."""
+FIRST_STREAM_LIMIT = 2.0
+"""Seconds after which a caller of the node that has opened no stream is taken for another node.
+
+Callers of agents open theirs together with the end of the handshake.
+"""
 LINGER = 0.5
 """Seconds an ended connection stays, so that a peer which missed our goodbye and goes on sending gets it again."""
 
@@ -76,6 +83,8 @@ class Meetings:
     tls: AgentTls
     dialler: Dialler
     admission: Admission
+    punches: PunchPool
+    """Where calls end up that another node makes to ours, for DHT messages (spec 06 §16.4)."""
     background: trio.Nursery
     _calling: dict[tuple[Address, Address], trio.Event] = attrs.field(factory=dict)
 
@@ -113,20 +122,42 @@ class Meetings:
     async def answer(self, call: IncomingCall) -> None:
         """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""
         caller, target = Address.parse(call.caller), Address.parse(call.target)
+        for_node = target == self.agents.default.address
+        place = self.punches.place if for_node else self.place
         try:
             tls = self.tls.dialling(caller, target)
-            async with open_incoming(self.place, call, remote=caller, tls=tls) as meeting:
+            async with open_incoming(place, call, remote=caller, tls=tls) as meeting:
                 if meeting.is_client:
                     connection = await self._introduce(meeting, caller, target)
                     if not self.admission.hand_over(connection):
                         connection.close(1, "too many connections")
                     await connection.wait_closed()
+                elif for_node:
+                    await self._keep_for_node(meeting, caller)
                 else:
                     announced = AdmittedCall(caller=caller, path=lambda: meeting.description)
                     await self.admission.keep(meeting.quic, announced)
                 await trio.sleep(LINGER)
         except A2alError as error:
             logger.debug("call from %s to %s over %s failed: %s", caller, target, call.hub, error)
+
+    async def _keep_for_node(self, meeting: Meeting, caller: Address) -> None:
+        """Tell an agent connection from a DHT connection by the first stream, for nothing else does (spec 06 §1).
+
+        The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame.
+        """
+        quic = meeting.quic
+        first, start = None, b""
+        with trio.move_on_after(FIRST_STREAM_LIMIT):
+            first = await quic.accept_stream()
+            start = await first.peek(len(ROUTE_MAGIC))
+        if start.startswith(ROUTE_MAGIC):
+            announced = AdmittedCall(caller=caller, path=lambda: meeting.description, control=first)
+            await self.admission.keep(quic, announced)
+        elif self.tls.address_of(quic.peer_certificates) != caller:
+            quic.close(1, "peer mismatch")
+        else:
+            await self.punches.adopt(quic, caller, first)
 
     async def _keep_call(self, call: _Call, peer: Address, hubs: Sequence[str], local: Address) -> None:
         try:

@@ -66,7 +66,9 @@ class NatWorld:
     async def wait_published(self, aid: str) -> None:
         """The reference stores its records some time after it has said so."""
         address = Address.parse(aid).hex()
-        while not any(held == address for held, _ in await self.public.stored_records()):
+        while True:
+            if any(held == address for held, _ in await self.public.stored_records()):
+                return
             await trio.sleep(0.05)
 
     def let_them_meet(self) -> None:
