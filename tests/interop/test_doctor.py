@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.interop.nat_lab import NatLab, load_nat_lab
 
 pytestmark = pytest.mark.interop
 
+COMMAND = [sys.executable, "-m", "a2al_trio"]
 OpenNatLab = Callable[..., AbstractContextManager[NatLab]]
 
 
@@ -36,7 +38,7 @@ def test_it_tells_the_kind_of_network(open_nat_lab: OpenNatLab, kind: str, subje
                 argv = [sys.executable, load_nat_lab().__file__, "stun", "3478"]
                 servers.append(lab.popen(name, argv, stdout=subprocess.DEVNULL))
             stun = [f"--stun={lab.address(name)}:3478" for name in ("one", "two")]
-            command = [sys.executable, "-m", "a2al_trio", "doctor", "--json", *stun]
+            command = [*COMMAND, "doctor", "--json", *stun]
             output = lab.run("inside", command, check=True, timeout=60, stdout=subprocess.PIPE).stdout
         finally:
             for server in servers:
@@ -45,3 +47,35 @@ def test_it_tells_the_kind_of_network(open_nat_lab: OpenNatLab, kind: str, subje
     data: dict[str, Any] = json.loads(output)
     (verdict,) = [verdict for verdict in data["verdicts"] if verdict["subject"] == subject]
     assert text in verdict["text"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "strangers"), [("full_cone", "get through to us"), ("port_restricted", "until we have sent to them")]
+)
+def test_nodes_of_the_network_test_whether_strangers_get_in(
+    open_nat_lab: OpenNatLab, tmp_path: Path, kind: str, strangers: str
+) -> None:
+    with open_nat_lab(one="open", two="open", inside=kind) as lab:
+        nodes: list[subprocess.Popen[str]] = []
+        try:
+            for name in ("one", "two"):
+                key = str(tmp_path / name)
+                subprocess.run([*COMMAND, "id", "--create", "--key", key], check=True, stdout=subprocess.DEVNULL)
+                node = [*COMMAND, "node", "--key", key, "--listen", f"{lab.address(name)}:4121"]
+                join = ["--bootstrap", f"{lab.address('one')}:4121"] if nodes else []
+                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+                nodes.append(lab.popen(name, [*node, *join], **pipes))
+                said = nodes[-1].stdout
+                assert said is not None
+                assert said.readline(), "it says its AID once it listens"
+            doctor = [*COMMAND, "doctor", "--json", f"--bootstrap={lab.address('one')}:4121"]
+            output = lab.run("inside", doctor, check=True, timeout=60, stdout=subprocess.PIPE).stdout
+        finally:
+            for node_process in nodes:
+                with node_process:
+                    node_process.kill()
+    data: dict[str, Any] = json.loads(output)
+    assert data["findings"]["peers"] == 2
+    assert data["findings"]["observed"].startswith(lab.public_address("inside"))
+    (verdict,) = [verdict for verdict in data["verdicts"] if verdict["subject"] == "Strangers"]
+    assert strangers in verdict["text"]
