@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import attrs
 import trio
 
 from a2al_trio.net.address import SocketAddress
@@ -35,6 +36,7 @@ from benchmarks.workers.common import (
 
 __all__ = ["main"]
 
+SETTLE_SECONDS, IDLE_SECONDS = 3.0, 5.0
 LOOPBACK = SocketAddress("127.0.0.1", 0)
 
 
@@ -43,9 +45,12 @@ def accept_any(chain: tuple[bytes, ...], server_name: str | None) -> None:
 
 
 def configuration(job: Job) -> QuicConfig:
+    config = QuicConfig(idle_timeout=300.0)
     if job.datagram:
-        return QuicConfig(idle_timeout=120.0, initial_udp_payload_size=job.datagram, path_mtu_discovery=False)
-    return QuicConfig(idle_timeout=120.0)
+        config = attrs.evolve(config, initial_udp_payload_size=job.datagram, path_mtu_discovery=False)
+    if job.concurrency > config.max_bidirectional_streams:
+        config = attrs.evolve(config, max_bidirectional_streams=job.concurrency)
+    return config
 
 
 def credentials(job: Job) -> Credentials:
@@ -124,6 +129,8 @@ async def run_task(job: Job) -> dict[str, float]:
         client = Client(job, endpoint)
         if job.task == "handshakes":
             return await run_handshakes(client)
+        if job.task == "connections":
+            return await run_connections(client)
         connection = await client.connect()
         await exchange(connection, 1000, 1000)
         if job.task == "memory":
@@ -156,6 +163,27 @@ async def run_handshakes(client: Client) -> dict[str, float]:
         for _ in range(client.job.concurrency):
             nursery.start_soon(connect_many, client.job.count // client.job.concurrency)
     return cost.stop()
+
+
+async def run_connections(client: Client) -> dict[str, float]:
+    """Requests spread over many connections, one at a time on each; then all of them idle for some seconds."""
+    job = client.job
+    connections = [await client.connect() for _ in range(job.streams)]
+    each = job.count // len(connections)
+
+    async def request_many(connection: QuicConnection) -> None:
+        for _ in range(each):
+            await exchange(connection, 56, 64)
+
+    cost = Cost(job)
+    async with trio.open_nursery() as nursery:
+        for connection in connections:
+            nursery.start_soon(request_many, connection)
+    figures = cost.stop()
+    await trio.sleep(SETTLE_SECONDS)
+    idle = Cost(job)
+    await trio.sleep(IDLE_SECONDS)
+    return {**figures, **{f"idle_{name}": value for name, value in idle.stop().items()}}
 
 
 async def run_memory(client: Client) -> dict[str, float]:
