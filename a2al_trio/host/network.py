@@ -42,7 +42,7 @@ PROBE_LIMIT = 20.0
 SETTLE = 10.0
 """Seconds our address must rest before it is probed again (spec 05 §14 N13)."""
 ASK_INTERVAL = 10 * 60.0
-"""Seconds after which the named servers are asked again; their votes last 15 minutes."""
+"""Seconds after which servers and nodes are asked again where they see us; their votes last 15 minutes."""
 KEEP_ALIVE = 25.0
 """Seconds of silence after which a NAT may forget us (RFC 4787 §4.3 asks for 120, many give 30)."""
 DOUBT_INTERVAL = 30.0
@@ -328,15 +328,24 @@ class Surroundings:
             await trio.sleep(ASK_INTERVAL)
 
     async def _keep_probing(self) -> None:
-        """Probe once we are in the network, when our address changes, and every 20 minutes."""
+        """Probe once we are in the network, when our address changes, and every 20 minutes.
+
+        Nodes are asked where they see us more often, lest their votes lapse in a quiet network; after the probe,
+        since a node that was just sent to is no test of the NAT.
+        """
         await self._attached.bootstrapped()
+        probe_at = trio.current_time()
         while True:
             self._address_changed = trio.Event()
-            with trio.move_on_after(PROBE_LIMIT):
-                await self.run_nat_probe()
-            with trio.move_on_after(PROBE_INTERVAL):
+            if trio.current_time() >= probe_at:
+                probe_at = trio.current_time() + PROBE_INTERVAL
+                with trio.move_on_after(PROBE_LIMIT):
+                    await self.run_nat_probe()
+            await self.observe_from_routing()
+            with trio.move_on_after(ASK_INTERVAL):
                 await self._address_changed.wait()
                 await trio.sleep(SETTLE)
+                probe_at = trio.current_time()
 
     async def _keep_mapping(self) -> None:
         """Send something now and then: the address that we tell is worth nothing once the NAT has forgotten it.

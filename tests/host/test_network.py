@@ -102,6 +102,8 @@ async def test_the_result_stays_fresh_for_hours(nat: Nat, autojump_clock: trio.t
             await trio.sleep(PROBE_INTERVAL + 60)
             expected = NatType.FULL_CONE if nat == Nat.full_cone() else NatType.RESTRICTED
             assert world.surroundings.nat_type is expected
+            assert len(world.surroundings.main_addresses()) == 1
+            assert world.surroundings.sense.reporters(trio.current_time()) == 4
 
 
 async def test_the_main_mapping_is_probed_with_peers_it_has_not_sent_to_lately(
