@@ -10,10 +10,14 @@ from a2al_trio.cli.connect import connect
 from a2al_trio.cli.delegate import delegate
 from a2al_trio.cli.demo import demo
 from a2al_trio.cli.doctor import doctor
+from a2al_trio.cli.expose import expose
+from a2al_trio.cli.forward import forward
 from a2al_trio.cli.hub import hub
 from a2al_trio.cli.identity import identity
 from a2al_trio.cli.node import node
+from a2al_trio.cli.receive import receive
 from a2al_trio.cli.resolve import resolve
+from a2al_trio.cli.send import send
 from a2al_trio.cli.serve import serve
 
 __all__ = ["main"]
@@ -28,5 +32,19 @@ def main(verbose: int) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (demo, identity, delegate, node, resolve, connect, serve, hub, doctor):
+for command in (
+    demo,
+    identity,
+    delegate,
+    node,
+    resolve,
+    connect,
+    serve,
+    expose,
+    forward,
+    send,
+    receive,
+    hub,
+    doctor,
+):
     main.add_command(command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from a2al_trio.errors import ConfigurationError
 from a2al_trio.http.asgi import Application, ApplicationFailed
 from a2al_trio.http.server import serve_asgi
-from a2al_trio.http.tcp import bridge, serve_tcp
+from a2al_trio.http.tcp import bridge, forward_tcp, serve_tcp
 
 if TYPE_CHECKING:
     import httpx
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from a2al_trio.host import Host
     from a2al_trio.identity import Address
 
-__all__ = ["Application", "ApplicationFailed", "bridge", "http_client", "serve_asgi", "serve_tcp"]
+__all__ = ["Application", "ApplicationFailed", "bridge", "forward_tcp", "http_client", "serve_asgi", "serve_tcp"]
 
 
 def http_client(

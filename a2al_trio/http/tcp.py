@@ -1,26 +1,30 @@
-"""An agent in front of a local TCP service (spec 04 §15, gateway).
+"""TCP by agent streams, both ways: an agent in front of a local service, and a local port that leads to an agent.
 
-After the control stream, every stream a dialer opens is one raw TCP-like byte stream; there is no framing.
+After the control stream, every stream a dialer opens is one raw TCP-like byte stream (spec 04 §15); there is no
+framing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import trio
 
+from a2al_trio.errors import A2alError
 from a2al_trio.host import AgentConnection, Host
+from a2al_trio.identity import Address
 from a2al_trio.quic import QuicStream
+from a2al_trio.wire import StreamErrorCode
 
-__all__ = ["SERVICE_NOT_REACHABLE", "bridge", "copy_both_ways", "serve_tcp"]
+__all__ = ["bridge", "copy_both_ways", "forward_tcp", "serve_tcp"]
 
 logger = logging.getLogger(__name__)
 
 CONNECT_LIMIT = 5.0
 """Seconds the local service has to accept (spec 04 §19)."""
-SERVICE_NOT_REACHABLE = 0x43
-"""Stream error code by which a caller learns that the service is down (spec 08 §4)."""
 CHUNK = 64 * 1024
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 async def serve_tcp(
@@ -38,10 +42,41 @@ async def serve_tcp(
 
     async def handle(connection: AgentConnection) -> None:
         async with trio.open_nursery() as nursery:
-            async for stream in connection:
-                nursery.start_soon(bridge, stream, service_host, service_port)
+            # Whoever has the connection in hand may close it on this side too.
+            with contextlib.suppress(trio.ClosedResourceError):
+                async for stream in connection:
+                    nursery.start_soon(bridge, stream, service_host, service_port)
 
     await host.serve(handle, task_status=task_status)
+
+
+async def forward_tcp(
+    host: Host,
+    peer: Address,
+    listeners: list[trio.SocketListener],
+    *,
+    local: Address | None = None,
+    token: str = "",
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Connect every TCP client of `listeners` to an agent by a stream of its own, until cancelled.
+
+    The agent is dialled when somebody comes, and again when the connection has died. A client whose stream cannot
+    be had is hung up on; the reason is in the log. `local` and `token` are as in `http_client`.
+    """
+
+    async def handle(client: trio.SocketStream) -> None:
+        async with client:
+            try:
+                connection = await host.pool.get(peer, local=local)
+                stream = await connection.open_service_stream(token)
+            except (A2alError, trio.ClosedResourceError) as error:
+                logger.warning("no stream to %s: %s", peer, error)
+                return
+            async with stream:
+                await copy_both_ways(stream, client, code=0)
+
+    await trio.serve_listeners(handle, listeners, task_status=task_status)  # type: ignore[arg-type]
 
 
 async def bridge(stream: QuicStream, service_host: str, service_port: int) -> None:
@@ -52,40 +87,46 @@ async def bridge(stream: QuicStream, service_host: str, service_port: int) -> No
                 service = await trio.open_tcp_stream(service_host, service_port)
         except (OSError, trio.TooSlowError) as error:
             logger.warning("service %s:%d is not reachable: %s", service_host, service_port, error)
-            stream.reset(SERVICE_NOT_REACHABLE)
-            stream.stop(SERVICE_NOT_REACHABLE)
+            stream.reset(StreamErrorCode.SERVICE_UNREACHABLE)
+            stream.stop(StreamErrorCode.SERVICE_UNREACHABLE)
             return
         async with service:
-            await copy_both_ways(stream, service)
+            await copy_both_ways(stream, service, code=StreamErrorCode.SERVICE_UNREACHABLE)
 
 
-async def copy_both_ways(stream: QuicStream, service: trio.SocketStream) -> None:
+async def copy_both_ways(stream: QuicStream, tcp: trio.SocketStream, *, code: int) -> None:
     """Copy until each side has ended; the end of one is passed on as the end of that direction only.
 
-    When one side breaks, so does the other: a truncated answer never looks like a complete one.
+    When one side breaks, the other is broken too, the stream with `code`: a truncated answer never looks like a
+    complete one.
     """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_copy_out, stream, service, nursery.cancel_scope)
-        nursery.start_soon(_copy_in, stream, service, nursery.cancel_scope)
+        nursery.start_soon(_copy_to_tcp, stream, tcp, code, nursery.cancel_scope)
+        nursery.start_soon(_copy_from_tcp, stream, tcp, code, nursery.cancel_scope)
 
 
-async def _copy_out(stream: QuicStream, service: trio.SocketStream, both: trio.CancelScope) -> None:
-    """From the caller to the service."""
+async def _copy_to_tcp(stream: QuicStream, tcp: trio.SocketStream, code: int, both: trio.CancelScope) -> None:
     try:
         while chunk := await stream.receive_some(CHUNK):
-            await service.send_all(chunk)
-        await service.send_eof()
-    except trio.BrokenResourceError:
-        stream.stop(SERVICE_NOT_REACHABLE)
+            try:
+                await tcp.send_all(chunk)
+            except trio.BrokenResourceError:
+                # It has stopped listening, but may have an answer on the way, such as an HTTP 413.
+                stream.stop(code)
+                return
+        with contextlib.suppress(trio.BrokenResourceError):
+            await tcp.send_eof()
+    except GONE:
+        stream.reset(code)
         both.cancel()
 
 
-async def _copy_in(stream: QuicStream, service: trio.SocketStream, both: trio.CancelScope) -> None:
-    """From the service to the caller."""
+async def _copy_from_tcp(stream: QuicStream, tcp: trio.SocketStream, code: int, both: trio.CancelScope) -> None:
     try:
-        while chunk := await service.receive_some(CHUNK):
+        while chunk := await tcp.receive_some(CHUNK):
             await stream.send_all(chunk)
         await stream.send_eof()
-    except trio.BrokenResourceError:
-        stream.reset(SERVICE_NOT_REACHABLE)
+    except GONE:
+        stream.reset(code)
+        stream.stop(code)
         both.cancel()

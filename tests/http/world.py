@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,12 +10,13 @@ import attrs
 import httpx
 import trio
 
-from a2al_trio.host import Host
+from a2al_trio.host import Host, HostConfig, open_host
 from a2al_trio.http import Application, http_client, serve_asgi
+from a2al_trio.identity import Identity
 from a2al_trio.testing import SimNet, open_simnet
 from tests.host.world import identity, open_sim_host
 
-__all__ = ["CALLEE", "CALLER", "World", "open_hosts", "open_world"]
+__all__ = ["CALLEE", "CALLER", "World", "open_hosts", "open_loopback_hosts", "open_world"]
 
 CALLEE, CALLER = identity(11), identity(12)
 
@@ -48,3 +50,15 @@ async def open_world(app: Application) -> AsyncIterator[World]:
         async with http_client(caller, base_url=f"a2al://{callee.address}") as client:
             yield World(net, caller, callee, client)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_loopback_hosts() -> AsyncIterator[tuple[Host, Host]]:
+    """The callee, published, and the caller, with real sockets on loopback."""
+    config = HostConfig(listen="127.0.0.1:0", fallback_host="127.0.0.1")
+    async with open_host(Identity.generate(os.urandom), config) as callee:
+        joined = attrs.evolve(config, bootstrap=(str(callee.dht_address),))
+        async with open_host(Identity.generate(os.urandom), joined) as caller:
+            await caller.dht.bootstrapped()
+            await callee.publish()
+            yield callee, caller
