@@ -12,6 +12,7 @@ from a2al_trio.signaling.errors import (
 )
 from a2al_trio.signaling.frames import Frame, FrameType, decode_frame, encode_frame
 from a2al_trio.signaling.hub import Hub, serve_hub
+from a2al_trio.signaling.registration import prove_registration
 from a2al_trio.signaling.room import room_id
 from a2al_trio.signaling.rooms import HubLimits, HubStats
 from a2al_trio.signaling.urls import hub_from_bootstrap
@@ -37,6 +38,7 @@ __all__ = [
     "hub_from_bootstrap",
     "open_call",
     "open_signaling",
+    "prove_registration",
     "room_id",
     "serve_hub",
 ]

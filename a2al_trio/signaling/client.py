@@ -19,7 +19,7 @@ from a2al_trio.signaling.errors import SignalingDecodeError, SignalingError
 from a2al_trio.signaling.frames import Frame, FrameType, decode_frame
 from a2al_trio.signaling.room import room_id
 from a2al_trio.signaling.rotation import SLOTS, Rotation
-from a2al_trio.signaling.urls import callee_url, subscribe_url
+from a2al_trio.signaling.urls import callee_url, hub_authority, subscribe_url
 from a2al_trio.signaling.websocket import DIAL_LIMIT, Dialer, dial_tcp, open_hub_socket, send_frame
 
 __all__ = ["CallHandler", "IncomingCall", "Signaling", "open_signaling"]
@@ -73,13 +73,15 @@ class IncomingCall:
 
 
 CallHandler = Callable[[IncomingCall], Awaitable[object]]
+Prove = Callable[[str, str], str]
 
 
 class Signaling:
     """The registrations of one host; made by `open_signaling`."""
 
-    def __init__(self, dial: Dialer) -> None:
+    def __init__(self, dial: Dialer, prove: Prove | None) -> None:
         self._dial = dial
+        self._prove = prove
         self._rotation = Rotation()
         self._agents: tuple[str, ...] = ()
         self._changed = trio.Event()
@@ -202,7 +204,7 @@ class Signaling:
         try:
             async with open_hub_socket(subscribe_url(hub), dial=self._dial) as socket:
                 changed = self._changed
-                await self._register(socket)
+                await self._register(socket, hub)
                 connected_at = trio.current_time()
                 before = set(self._rotation.active)
                 self._rotation.connected(hub)
@@ -220,9 +222,11 @@ class Signaling:
             return connected_at
         return connected_at
 
-    async def _register(self, socket: WebSocketConnection) -> None:
+    async def _register(self, socket: WebSocketConnection, hub: str) -> None:
+        authority = hub_authority(hub)
         for agent in self._agents:
-            await send_frame(socket, Frame(type=FrameType.REGISTER, agent=agent))
+            proof = self._prove(agent, authority) if self._prove is not None else ""
+            await send_frame(socket, Frame(type=FrameType.REGISTER, agent=agent, signature=proof))
 
     async def _keep_registered(self, socket: WebSocketConnection, hub: str, changed: trio.Event) -> None:
         """Registrations count as life, pings do not (spec 06 §4.2); an unanswered ping ends the connection."""
@@ -231,7 +235,7 @@ class Signaling:
                 with trio.move_on_after(_REGISTER_INTERVAL):
                     await changed.wait()
                 changed = self._changed
-                await self._register(socket)
+                await self._register(socket, hub)
                 with trio.move_on_after(_PONG_LIMIT) as limit:
                     await socket.ping()
                 if limit.cancelled_caught:
@@ -269,14 +273,19 @@ async def _run_then_cancel(function: Callable[[], Awaitable[object]], scope: tri
 
 @asynccontextmanager
 async def open_signaling(
-    hubs: Sequence[str] = (), agents: Sequence[str] = (), *, dial: Dialer = dial_tcp
+    hubs: Sequence[str] = (),
+    agents: Sequence[str] = (),
+    *,
+    prove: Prove | None = None,
+    dial: Dialer = dial_tcp,
 ) -> AsyncIterator[Signaling]:
     """Keep `agents` (AID texts, the node's own first) registered at the first two of `hubs` that work.
 
-    Raises `ConfigurationError` for a URL that is no hub. Trouble with hubs is never an error: it shows in
-    `active_hubs`.
+    `prove(agent, authority)` gives what `prove_registration` does, for hubs that keep an agent for those who can show
+    it to be theirs. Raises `ConfigurationError` for a URL that is no hub. Trouble with hubs is never an error: it shows
+    in `active_hubs`.
     """
-    signaling = Signaling(dial)
+    signaling = Signaling(dial, prove)
     signaling.set_hubs(hubs)
     signaling.set_agents(agents)
     async with open_service_nursery("signaling") as nursery:

@@ -7,7 +7,9 @@ answered and their leaving is noticed; every close carries a close frame; one cl
 from __future__ import annotations
 
 import ssl
+import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import attrs
@@ -19,6 +21,7 @@ from a2al_trio.net.address import SocketAddress
 from a2al_trio.signaling.errors import SignalingDecodeError
 from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, FrameType, decode_frame, encode_frame
 from a2al_trio.signaling.http import MAX_REQUEST_SIZE, Request, decode_request, refusal
+from a2al_trio.signaling.registration import is_proven
 from a2al_trio.signaling.rooms import CallRate, HubLimits, HubStats, Registry, Rooms, Seat
 from a2al_trio.signaling.websocket import PEER_ERRORS
 
@@ -95,8 +98,9 @@ class _ReplayedStream(trio.abc.Stream):
 class Hub:
     """The state of one hub, and how it treats one connection. `serve_hub` binds it to a port."""
 
-    def __init__(self, limits: HubLimits | None = None) -> None:
+    def __init__(self, limits: HubLimits | None = None, *, unix_time: Callable[[], float] = time.time) -> None:
         self.limits = limits or HubLimits()
+        self._unix_time = unix_time
         self._registry: Registry[_Client] = Registry(self.limits.agents_per_socket)
         self._rooms: Rooms[_Client] = Rooms()
         self._rate = CallRate(self.limits.calls_per_minute)
@@ -167,7 +171,7 @@ class Hub:
         try:
             with client.scope:
                 if request.path == "/signal":
-                    ending = await self._serve_callee(client)
+                    ending = await self._serve_callee(client, request.headers.get("host", ""))
                 else:
                     ending = await self._serve_room(client, request, address)
         except ConnectionClosed:
@@ -178,17 +182,22 @@ class Hub:
 
     # --- /signal ----------------------------------------------------------------------------------------------
 
-    async def _serve_callee(self, client: _Client) -> _Ending:
+    async def _serve_callee(self, client: _Client, authority: str) -> _Ending:
         acknowledgement = encode_frame(Frame(type=FrameType.ACKNOWLEDGE))
         while True:
             with trio.move_on_after(self.limits.register_within) as limit:
                 message = await client.socket.get_message()
             if limit.cancelled_caught:
                 return _POLICY, "no registration in time"
-            agent = _registered_agent(message)
-            if not agent:
+            frame = _registration(message)
+            if frame is None:
                 continue
-            if not self._registry.register(agent, client):
+            proven = self._registry.is_proven(frame.agent, client) or is_proven(
+                frame.agent, frame.signature, authority, unix_time=int(self._unix_time())
+            )
+            if self.limits.proven_only and not proven:
+                return _POLICY, "the registration is not proven"
+            if not self._registry.register(frame.agent, client, proven=proven):
                 return _POLICY, "too many agents on one connection"
             await client.write(acknowledgement, self.limits.write_within)
 
@@ -287,13 +296,13 @@ class Hub:
             client.scope.cancel()
 
 
-def _registered_agent(message: str | bytes) -> str:
-    """The AID a message registers, as sent; empty for every other message."""
+def _registration(message: str | bytes) -> Frame | None:
+    """The registration in a message; None for every other message."""
     try:
         frame = decode_frame(message if isinstance(message, bytes) else message.encode())
     except SignalingDecodeError:
-        return ""
-    return frame.agent if frame.type == FrameType.REGISTER else ""
+        return None
+    return frame if frame.type == FrameType.REGISTER and frame.agent else None
 
 
 async def serve_hub(

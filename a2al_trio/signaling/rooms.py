@@ -23,6 +23,7 @@ class HubLimits:
     """What clients may use of a hub. Times in seconds.
 
     `agents_per_socket` and `sockets_per_address` keep one client from filling the hub, `sockets` is the whole hub's.
+    With `proven_only`, agents must prove that they are who they register as, which the reference's cannot.
     `calls_per_minute` counts the calls from one address to one agent. `register_within` is the longest silence of a
     registration, `partner_within` the longest wait in a room, `write_within` the longest a reader may block others.
     """
@@ -38,6 +39,7 @@ class HubLimits:
     relay_write_within: float = 20.0
     ping_interval: float = 30.0
     waiting_bytes: int = 65_536
+    proven_only: bool = False
 
 
 @attrs.define
@@ -53,26 +55,40 @@ class HubStats:
 
 
 class Registry(Generic[S]):
-    """Which socket stands for which agent. AIDs are the raw texts sent; the last registration of one wins."""
+    """Which socket stands for which agent. AIDs are the raw texts sent.
+
+    The last registration of one wins, but for those the agent has proven to be its own: these give way to proven ones
+    alone.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._proven: set[str] = set()
         self._by_agent: dict[str, S] = {}
         self._by_socket: dict[S, set[str]] = {}
 
-    def register(self, agent: str, socket: S) -> bool:
+    def register(self, agent: str, socket: S, *, proven: bool = False) -> bool:
         """Point `agent` to `socket`; False if the socket holds too many agents already."""
-        held = self._by_socket.setdefault(socket, set())
+        before = self._by_agent.get(agent)
+        if before is not None and before is not socket and agent in self._proven and not proven:
+            return True  # refused, which clients of the protocol cannot be told
+        held = self._by_socket.get(socket, set())
         if agent not in held and len(held) >= self._limit:
             return False
-        before = self._by_agent.get(agent)
         if before is not None and before is not socket:
             self._drop(before, agent)
-        held.add(agent)
+        self._by_socket.setdefault(socket, held).add(agent)
         self._by_agent[agent] = socket
+        if proven:
+            self._proven.add(agent)
         return True
 
+    def is_proven(self, agent: str, socket: S) -> bool:
+        """Whether `socket` holds the agent and has proven it."""
+        return agent in self._proven and self._by_agent.get(agent) is socket
+
     def _drop(self, socket: S, agent: str) -> None:
+        self._proven.discard(agent)
         held = self._by_socket[socket]
         held.discard(agent)
         if not held:
@@ -86,6 +102,7 @@ class Registry(Generic[S]):
         """The socket ended: remove the agents that still point to it."""
         for agent in self._by_socket.pop(socket, ()):
             del self._by_agent[agent]
+            self._proven.discard(agent)
 
     @property
     def agents(self) -> int:

@@ -18,6 +18,7 @@ from a2al_trio.signaling.room import room_id
 __all__ = [
     "callee_url",
     "caller_url",
+    "hub_authority",
     "hub_from_bootstrap",
     "relay_url",
     "subscribe_url",
@@ -69,6 +70,11 @@ def _hub_base(base: str) -> _Url:
 def subscribe_url(base: str) -> str:
     """Return where a callee of the hub at `base` registers; raises `ConfigurationError` for a bad base."""
     return str(attrs.evolve(_hub_base(base), path="/signal", query=""))
+
+
+def hub_authority(base: str) -> str:
+    """Return `host:port` of a hub, as it stands in the Host header of those who dial it."""
+    return _hub_base(base).authority.rpartition("@")[2]
 
 
 def relay_url(base: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from a2al_trio.ice import IceConfig, IceSession, SystemNetwork, open_ice_session
 from a2al_trio.identity import Identity
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.socket import UdpSocket, open_udp
-from a2al_trio.signaling import Hub, IncomingCall, NoAgent, open_call, open_signaling, serve_hub
+from a2al_trio.signaling import Hub, IncomingCall, NoAgent, open_call, open_signaling, prove_registration, serve_hub
 from tests.ice.turn_server import PASSWORD, USER, SimTurnServer
 from tests.ice.world import receive, send
 from tests.interop.conftest import REFERENCE_HOSTS, Lab
@@ -94,7 +95,8 @@ async def test_the_daemon_registers_at_our_hub_and_takes_calls(lab: Lab) -> None
 
 
 async def test_we_call_each_other_through_the_hub_of_the_daemon(lab: Lab) -> None:
-    caller, callee = new_agent(), new_agent()
+    identity = Identity.generate(os.urandom)
+    caller, callee = new_agent(), str(identity.address)
     heard: list[bytes] = []
 
     async def answer(call: IncomingCall) -> None:
@@ -105,10 +107,14 @@ async def test_we_call_each_other_through_the_hub_of_the_daemon(lab: Lab) -> Non
             heard.append(await receive(path))
             await send(path, b"answer")
 
+    def prove(agent: str, authority: str) -> str:
+        """Its hub must not mind what only ours reads."""
+        return prove_registration(identity, authority, unix_time=int(time.time()))
+
     with trio.fail_after(LIMIT):
         async with (
             lab.reference_nodes(1) as (node,),
-            open_signaling([node.hub], [callee]) as signaling,
+            open_signaling([node.hub], [callee], prove=prove) as signaling,
             trio.open_nursery() as nursery,
         ):
             await nursery.start(signaling.serve, answer)
