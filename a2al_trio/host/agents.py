@@ -17,6 +17,7 @@ from a2al_trio.identity import (
     make_certificate,
 )
 from a2al_trio.quic import Credentials
+from a2al_trio.signaling import prove_registration
 
 __all__ = ["AgentTable"]
 
@@ -69,6 +70,13 @@ class AgentTable:
         if agent is None:
             raise ConfigurationError(f"{address} is not an agent of this host; register it first")
         return agent.identity
+
+    def prove(self, aid: str, hub: str) -> str:
+        """Prove to the signaling hub `host:port` that an agent registers itself; empty for one that is gone."""
+        agent = self._agents.get(Address.parse(aid))
+        if agent is None:
+            return ""
+        return prove_registration(agent.identity, hub, unix_time=int(self._unix_time()))
 
     def credentials(self, address: Address | None) -> Credentials:
         """The certificate and key the agent shows, made anew when the old one ages."""

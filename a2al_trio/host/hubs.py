@@ -93,7 +93,7 @@ async def open_hubs(config: HostConfig, agents: AgentTable, network: IceNetwork)
         return await network.open_stream(host, port, tls=tls)
 
     candidates = hub_candidates(config)
-    async with open_signaling(candidates, _registered_names(agents), dial=dial) as signaling:
+    async with open_signaling(candidates, _registered_names(agents), prove=agents.prove, dial=dial) as signaling:
         yield HubRegistrations(signaling, agents, candidates)
 
 
