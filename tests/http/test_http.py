@@ -411,3 +411,42 @@ async def test_a_lost_caller_ends_the_work_for_it(autojump_clock: Clock) -> None
                 await trio.sleep_forever()
         with trio.fail_after(2):
             await ended.wait()
+async def test_what_follows_the_answer_is_the_applications_own(autojump_clock: Clock) -> None:
+    done = trio.Event()
+
+    async def answer_and_go_on(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"accepted", status=202)
+        assert await receive() == {"type": "http.disconnect"}
+        await trio.sleep(30)
+        done.set()
+
+    async with open_world(answering(answer_and_go_on)) as world:
+        assert (await world.client.get("/")).status_code == 202
+        await trio.sleep(31)
+        assert done.is_set()
+
+
+
+
+async def test_a_caller_that_stops_listening_ends_the_work_when_it_is_told(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reference gives a request up by STOP_SENDING and FIN, so nothing is noticed until something is sent."""
+    ended = trio.Event()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await trio.sleep(1)
+            await answer(send, b"nobody listens")
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with open_world(answering(work)) as world, world.caller.connect(CALLEE.address) as connection:
+        stream = await connection.open_stream()
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await stream.send_eof()
+        stream.stop(0)
+        with trio.fail_after(2):
+            await ended.wait()
+    assert "failed" not in caplog.text

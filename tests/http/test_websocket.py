@@ -130,3 +130,20 @@ async def test_a_lost_caller_ends_the_application(autojump_clock: Clock, path: s
             nursery.cancel_scope.cancel()
         await trio.sleep(LEAVE_LIMIT + 1)
         assert len(chat.left) == 1
+
+
+async def test_nonsense_instead_of_frames_ends_the_connection(autojump_clock: Clock) -> None:
+    chat = Chat()
+    async with (
+        open_world(chat.app) as world,
+        world.caller.connect(CALLEE.address) as connection,
+        await connection.open_stream() as stream,
+    ):
+        await stream.send_all(
+            b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\xff\xff\xff\xff"
+        )
+        answer = await stream.receive_all(limit=10_000)
+        assert answer.startswith(b"HTTP/1.1 101")
+        await trio.sleep(LEAVE_LIMIT + 1)
+        assert len(chat.left) == 1
