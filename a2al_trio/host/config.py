@@ -89,7 +89,10 @@ class HostConfig:
     """STUN servers, such as `stun:host:3478`, which tell our public address; empty asks the hosts of the hubs."""
 
     turn_servers: tuple[TurnServer, ...] = ()
-    """Relays for peers who cannot meet directly; both sides may bring their own."""
+    """Relays for peers who cannot meet directly; both sides may bring their own.
+
+    Where no UDP passes at all the whole host runs over the first that gives a relay by TCP or TLS.
+    """
 
     relay_only: bool = False
     """Meet over relays only, so that peers learn none of our addresses; direct dials are still made."""

@@ -25,8 +25,10 @@ __all__ = ["Reach", "head_start"]
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_TRIPS = 6
-"""Round trips in which a direct dial that works at all has long been answered: it takes two."""
+HANDSHAKE_TRIPS = 3
+"""Round trips after which a direct dial that works has been answered: it takes one, and some time to compute."""
+SHORTEST_START = 0.1
+"""Seconds: what the computing takes on a busy machine."""
 
 
 @attrs.define
@@ -108,7 +110,7 @@ def head_start(round_trips: Iterable[float]) -> float:
     A direct dial that was not answered in that time is not worth waiting for; it goes on beside ICE.
     """
     longest = max(round_trips, default=ICE_STAGGER)
-    return min(ICE_STAGGER, max(CONNECT_STAGGER, HANDSHAKE_TRIPS * longest))
+    return min(ICE_STAGGER, max(SHORTEST_START, HANDSHAKE_TRIPS * longest))
 
 
 def _flat(attempts: Iterable[AttemptFailure]) -> tuple[AttemptFailure, ...]:

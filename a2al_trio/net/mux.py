@@ -184,6 +184,8 @@ class Mux:
     quic: MuxPlane
     dht: MuxPlane
     stun: MuxPlane
+    relayed: bool = False
+    """Whether all this runs over a relay: the address others see is the relay's."""
 
 
 @asynccontextmanager
