@@ -237,10 +237,10 @@ class Commands:
         core.replication.publish(key, record, now, done)
         return operation
 
-    def withdraw(self, publisher: Address) -> int:
-        """Stop keeping a publisher's records alive."""
-        self._core.store.unpin(publisher)
-        return self._core.replication.withdraw(publisher)
+    def withdraw(self, publisher: Address, record_type: int = 0, key: NodeId | None = None) -> int:
+        """Stop keeping a publisher's records alive: all, or those of one type or under one key."""
+        self._core.store.unpin(publisher, record_type, key)
+        return self._core.replication.withdraw(publisher, record_type, key)
 
 
 def _finished(record: SignedRecord) -> Operation[SignedRecord]:

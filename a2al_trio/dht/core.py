@@ -18,7 +18,7 @@ from a2al_trio.dht.distance import as_int
 from a2al_trio.dht.environment import Environment
 from a2al_trio.dht.events import DhtEvent, Observation, PeerUnreachable
 from a2al_trio.dht.handlers import Handlers, PushHandler
-from a2al_trio.dht.health import HealthBook
+from a2al_trio.dht.health import HealthBook, HealthState
 from a2al_trio.dht.holding import Holding
 from a2al_trio.dht.maintenance import Maintenance
 from a2al_trio.dht.outbox import Outbox, Route
@@ -38,7 +38,7 @@ from a2al_trio.identity.identity import Identity
 from a2al_trio.machine import Entropy
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import Received, Transmit
-from a2al_trio.wire.bodies import FindNodeResponse, FindValueResponse, MessageType, Pong
+from a2al_trio.wire.bodies import Body, FindNode, FindNodeResponse, FindValueResponse, MessageType, Ping, Pong
 from a2al_trio.wire.errors import WireDecodeError
 from a2al_trio.wire.messages import UnverifiedMessage, parse_message
 from a2al_trio.wire.observed import decode_observed
@@ -271,7 +271,7 @@ class DhtCore:
         if not self.maintenance.passive:
             self.survey.find_closest(key, now, found)
             return
-        known = self.table.closest(as_int(key), self.env.config.bucket_size)
+        known = self.table.closest(as_int(key), self.env.config.bucket_size, routed=True)
         found([entry.contact for entry in known], now)
 
     def _newcomer(self, contact: Contact, now: float) -> None:
@@ -281,10 +281,11 @@ class DhtCore:
     def _recovered(self, now: float) -> None:
         self.timers.at(now + self.env.config.rpc_timeout, self.replication.renew_all)
 
-    def peer_proven(self, contact: Contact, admission: Admission, now: float) -> None:
+    def peer_proven(self, contact: Contact, admission: Admission, now: float, *, routed: bool) -> None:
         """A round trip to the peer was completed."""
-        self.seen.mark(contact.node_id, self.env.unix_seconds())
-        self.handlers.note_proof(contact, now)
+        if not routed:
+            self.seen.mark(contact.node_id, self.env.unix_seconds())
+            self.handlers.note_proof(contact, now)
         self.maintenance.peer_proven(contact, admission, now)
 
     def peer_failed(self, contact: Contact, now: float) -> None:
@@ -324,9 +325,33 @@ class DhtCore:
         if payload.signal or payload.signals:
             self._events.append(PeerUnreachable(contact.node_id, record, priority))
 
-    def add_route(self, node_id: NodeId, route: Route) -> None:
-        """Use a punched connection for messages to the node."""
-        self.outbox.add_route(as_int(node_id), route)
+    def add_route(self, node_id: NodeId, route: Route, now: float) -> None:
+        """Use a punched connection for messages to the node, and get to know it over that (spec 03 §15.3)."""
+        key = as_int(node_id)
+        self.outbox.add_route(key, route)
+
+        def replied(reply: Reply, now: float) -> None:
+            if isinstance(reply.body, FindNodeResponse):
+                named = self.contacts.named_by(route.remote_address, (reply.body.nodes or ())[:16], {})
+                self._heard(
+                    [contact for contact in named if self.health.state(contact.key) is not HealthState.BAD], now
+                )
+                self._greet(key, route, Ping(self.env.identity.address), now, lambda _reply, _now: None)
+                self.replication.refill_all(now)
+
+        self._greet(key, route, FindNode(self.env.identity.node_id), now, replied)
+
+    def _greet(self, key: int, route: Route, body: Body, now: float, on_reply: Callable[[Reply, float], None]) -> None:
+        self.rpc.call(
+            route.remote_address,
+            body,
+            now,
+            on_reply=on_reply,
+            on_failure=lambda _now: None,
+            resend_after=self.env.config.rpc_timeout,  # the other side may not have the connection filed yet
+            give_up_after=2 * self.env.config.rpc_patience,
+            route_key=key,
+        )
 
     def remove_route(self, node_id: NodeId, route: Route) -> None:
         """The connection has ended."""

@@ -258,7 +258,7 @@ class Maintenance:
         asked = 0
         for _, bucket in self._table.buckets():
             for entry in bucket.main:
-                if entry.verified_at < stale_before or entry.failures:
+                if not entry.routed and (entry.verified_at < stale_before or entry.failures):
                     asked += self._probe(entry.contact, now)
                     if asked >= STALE_PROBES:
                         return
@@ -270,7 +270,7 @@ class Maintenance:
         region, which a search for our own id covers.
         """
         own, size = self._env.own, self._config.bucket_size
-        nearest = self._table.closest(own, size, usable_only=False)
+        nearest = self._table.closest(own, size, failing=True)
         home = self._table.index(nearest[-1].contact.key) if nearest else 0
         launched = 0
         if self._is_due(self._home, len(nearest), now):
@@ -339,7 +339,7 @@ class Maintenance:
 
     def network_changed(self, now: float) -> None:
         """Our own network changed: every contact is asked anew, and the searches of a join repeated."""
-        for contact in self._table.closest(self._env.own, PROBES_AT_ONCE, usable_only=False):
+        for contact in self._table.closest(self._env.own, PROBES_AT_ONCE, failing=True):
             self._probe(contact.contact, now)
         self._last_recovery = now
         self._recover(now)

@@ -210,12 +210,24 @@ class Replication:
             if on_done in unit.waiting:
                 unit.waiting.remove(on_done)
 
-    def withdraw(self, publisher: Address) -> int:
+    def withdraw(self, publisher: Address, record_type: int = 0, key: NodeId | None = None) -> int:
         """Stop keeping a publisher's records alive; what is stored lapses with its ttl."""
-        doomed = [name for name, unit in self._units.items() if unit.record.address == publisher]
+        doomed = [
+            name
+            for name, unit in self._units.items()
+            if unit.record.address == publisher
+            and record_type in {0, unit.record.record_type}
+            and key in {None, unit.key}
+        ]
         for name in doomed:
             self._drop(name)
         return len(doomed)
+
+    def refill_all(self, now: float) -> None:
+        """Run the units that lack holders: somebody new can be reached."""
+        for unit in self.units():
+            if len(unit.replicas) < self._config.replicas:
+                self._run(unit, now)
 
     def renew_all(self, now: float) -> None:
         """Run every unit again: the network or our place in it has changed."""

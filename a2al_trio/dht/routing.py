@@ -137,6 +137,8 @@ class RoutingTable:
         entry = self._entries.get(contact.key)
         bucket = self.bucket(self.index(contact.key))
         if entry is not None:
+            if routed and not entry.routed:
+                return Admission.REFRESHED  # says nothing about the address others would use
             if not routed and not self._move(entry, contact):
                 return Admission.REFUSED
             entry.verified_at = max(entry.verified_at, now)
@@ -292,8 +294,10 @@ class RoutingTable:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def closest(self, target: int, count: int, *, usable_only: bool = True) -> list[Entry]:
-        """The `count` entries nearest to the target, without failing and routed ones if `usable_only`.
+    def closest(self, target: int, count: int, *, routed: bool = False, failing: bool = False) -> list[Entry]:
+        """The `count` entries nearest to the target: those others may be told of, unless more are asked for.
+
+        `routed` adds those only a punched connection of ours leads to, `failing` those that failed lately.
 
         Buckets fall into three groups that lie behind each other as seen from the target: the one the target
         itself belongs to, all nearer to us than the target, then the farther ones by falling index.
@@ -304,7 +308,7 @@ class RoutingTable:
                 entry.contact.key ^ target: entry
                 for bucket in group
                 for entry in bucket.main
-                if not usable_only or (entry.failures < 2 and not entry.routed)
+                if (failing or entry.failures < 2) and (routed or not entry.routed)
             }
             found += map(near.__getitem__, sorted(near))
             if len(found) >= count:

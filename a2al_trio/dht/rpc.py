@@ -58,6 +58,7 @@ class Call:
     timer: Timer | None = None
     probe: bool = False
     blame: bool = True
+    route_key: int | None = None
 
 
 @attrs.define(eq=False)
@@ -73,7 +74,7 @@ class RpcCounters:
 class PeerWatcher(Protocol):
     """Told what calls teach about peers."""
 
-    def peer_proven(self, contact: Contact, admission: Admission, now: float) -> None:
+    def peer_proven(self, contact: Contact, admission: Admission, now: float, *, routed: bool) -> None:
         """A round trip to the peer was completed."""
 
     def peer_failed(self, contact: Contact, now: float) -> None:
@@ -118,12 +119,14 @@ class Rpc:
         give_up_after: float,
         probe: bool = False,
         blame: bool = True,
+        route_key: int | None = None,
     ) -> Call:
         """Send a request. Exactly one of `on_reply` and `on_failure` follows, unless the call is cancelled.
 
         All callbacks get the time. `resend_after` sends it once more with a fresh id; `on_slow` is called after
         `slow_after`. A failed `probe` does not make the peer bad by itself (spec 03 §5); without `blame` a failure
-        says nothing. Raises WireEncodeError if the request cannot be sent at all, which nobody is blamed for.
+        says nothing. `route_key` names the node whose punched connection is to carry a request to an address.
+        Raises WireEncodeError if the request cannot be sent at all, which nobody is blamed for.
         """
         contact = peer if isinstance(peer, Contact) else None
         destination = peer.address if isinstance(peer, Contact) else peer
@@ -133,7 +136,18 @@ class Rpc:
         if resend_after is not None:
             stages.append((now + resend_after, self._send))
         stages.sort(key=lambda stage: stage[0], reverse=True)
-        call = Call(body, destination, contact, on_reply, on_failure, on_slow, stages, probe=probe, blame=blame)
+        call = Call(
+            body,
+            destination,
+            contact,
+            on_reply,
+            on_failure,
+            on_slow,
+            stages,
+            probe=probe,
+            blame=blame,
+            route_key=route_key,
+        )
         self._send(call, now)
         self._arm(call)
         return call
@@ -151,7 +165,16 @@ class Rpc:
         message = encode_message(call.body, transaction_id, self._env.identity)
         call.ids[transaction_id] = now
         self._calls[transaction_id] = call
-        self._outbox.send(call.destination, message, None if call.contact is None else call.contact.key)
+        self._outbox.send(call.destination, message, self._route_of(call))
+
+    def _route_of(self, call: Call) -> int | None:
+        """Whose punched connection may carry the call; a probe asks about the UDP address itself."""
+        if call.contact is None:
+            return call.route_key
+        if call.probe:
+            entry = self._table.get(call.contact.key)
+            return call.contact.key if entry is not None and entry.routed else None
+        return call.contact.key
 
     def _arm(self, call: Call) -> None:
         when, stage = call.stages.pop()
@@ -203,7 +226,7 @@ class Rpc:
             return None
         asked = call.contact
         routed = route_key is not None
-        if routed and (asked is None or route_key != asked.key):
+        if routed and route_key != (call.route_key if asked is None else asked.key):
             self.counters.foreign += 1
             return None
         if not routed and source != call.destination:
@@ -211,6 +234,9 @@ class Rpc:
             return None
         verified = message.verify(self._env.verify)
         contact = Contact.of(verified.sender, call.destination)
+        if routed and contact.key != route_key:
+            self.counters.foreign += 1
+            return None
         round_trip = now - call.ids[message.transaction_id]
         self.cancel(call)
         if asked is not None and asked.key != contact.key:
@@ -233,4 +259,4 @@ class Rpc:
         self._health.success(contact.key, now, round_trip)
         admission = self._table.prove(contact, now, routed=routed)
         if self.watcher is not None:
-            self.watcher.peer_proven(contact, admission, now)
+            self.watcher.peer_proven(contact, admission, now, routed=routed)

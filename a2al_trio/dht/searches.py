@@ -83,10 +83,10 @@ class Searches:
     def _known(self, target: NodeId) -> list[Contact]:
         """Our own contacts nearest the target."""
         number, config = int.from_bytes(target, "big"), self._parts.env.config
-        known = self._table.closest(number, config.bucket_size)
+        known = self._table.closest(number, config.bucket_size, routed=True)
         if len(known) < config.alpha:
             # Better to ask peers that failed lately than nobody (spec 03 §20.9).
-            known = self._table.closest(number, config.bucket_size, usable_only=False)
+            known = self._table.closest(number, config.bucket_size, routed=True, failing=True)
         return [entry.contact for entry in known]
 
     def _finished(self, name: Name, result: QueryResult) -> None:

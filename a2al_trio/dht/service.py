@@ -250,15 +250,15 @@ class Dht:
         unit = self._core.replication.find(key, record)
         return 0 if unit is None else len(unit.replicas)
 
-    def withdraw(self, publisher: Address) -> int:
-        """Stop keeping an agent's records alive; returns how many there were."""
-        return self._commands.withdraw(publisher)
+    def withdraw(self, publisher: Address, rec_type: int = 0, key: NodeId | None = None) -> int:
+        """Stop keeping an agent's records alive, all or those of one type or key; returns how many there were."""
+        return self._commands.withdraw(publisher, rec_type, key)
 
     # -- punched connections (spec 03 §15) ---------------------------------------------------------------------
 
     def add_route(self, node_id: NodeId, route: Route) -> None:
         """Prefer a punched connection for messages to a node, and get to know it over that."""
-        self._core.add_route(node_id, route)
+        self._core.add_route(node_id, route, trio.current_time())
         self._drive.flush()
 
     def remove_route(self, node_id: NodeId, route: Route) -> None:

@@ -304,10 +304,11 @@ class RecordStore:
             self._remove(held)
         return len(doomed)
 
-    def unpin(self, publisher: Address) -> None:
-        """Let a publisher's own records age like others."""
+    def unpin(self, publisher: Address, record_type: int = 0, key: NodeId | None = None) -> None:
+        """Drop a publisher's own records: all, or those of one type or under one key."""
         for held in list(self._by_publisher.get(publisher, {}).values()):
-            if held.pinned:
+            wanted = record_type in {0, held.record.record_type} and key in {None, held.key}
+            if held.pinned and wanted:
                 self._remove(held)
 
     def __iter__(self) -> Iterator[Held]:

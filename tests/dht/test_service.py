@@ -80,7 +80,8 @@ async def test_publish_and_resolve(autojump_clock: trio.testing.MockClock) -> No
         with pytest.raises(RecordInvalid):
             await nodes[3][0].publish(forged(endpoint(identity(2), timestamp=int(clock()))))
         assert nodes[2][0].records_by(agent.address) == [record]
-        assert nodes[2][0].withdraw(agent.address) == 1
+        assert nodes[2][0].withdraw(agent.address, RecordType.PROFILE) == 0
+        assert nodes[2][0].withdraw(agent.address, RecordType.ENDPOINT, agent.address.node_id) == 1
         assert nodes[2][0].local_records(agent.address.node_id) == []
 
 
@@ -243,6 +244,28 @@ async def test_messages_take_a_punched_connection_and_fall_back_to_udp(
         carried = there.carried
         assert await alice.find_node(identity(6).node_id)
         assert there.carried == carried
+
+
+async def test_nodes_that_only_a_connection_joins_know_each_other_by_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_simnet(seed=1) as net, AsyncExitStack() as stack:
+        ((alice, _),) = await open_nodes(net, stack, 1)
+        (bob, _), (third, _) = await open_nodes(net, stack, 2)
+        record = endpoint(identity(1), timestamp=int(clock()))
+        await alice.publish(record)
+        there = Pipe(alice, bob, SocketAddress("203.0.113.1", 1))
+        back = Pipe(bob, alice, SocketAddress("203.0.113.2", 2))
+        # Nothing answers at the connection's ends: only the connection leads there.
+        alice.add_route(bob.node_id, there)
+        bob.add_route(alice.node_id, back)
+        await trio.sleep(20)
+        assert bob.node_id in {each.node_id for each in alice.contacts()}
+        assert third.node_id in {each.node_id for each in alice.contacts()}, "named over the connection"
+        assert alice.replica_count(identity(1).node_id, record) >= 1, "what lacked holders has found some"
+        alice.remove_route(bob.node_id, there)
+        there.open = False
+        assert all(each.address != there.remote_address for each in alice.contacts())
 
 
 async def test_a_silent_holder_with_a_hub_is_reported_for_punching(
