@@ -58,6 +58,14 @@ class SendBuffer:
         return self.end - self.next_offset
 
     @property
+    def pending_bytes(self) -> int:
+        """Bytes that could be sent in one piece, by and large."""
+        if self.lost:
+            start, stop = self.lost.first
+            return stop - start
+        return self.end - self.next_offset
+
+    @property
     def has_pending(self) -> bool:
         """Whether there is something to send or to send again (flow control aside)."""
         return self.next_offset < self.end or bool(self.lost) or self.fin_pending

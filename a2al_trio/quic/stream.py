@@ -18,7 +18,10 @@ DEFAULT_URGENCY = 3
 
 
 class SendHalf:
-    """Our sending direction of a stream (RFC 9000 §3.1)."""
+    """Our sending direction of a stream (RFC 9000 §3.1).
+
+    It does not refer to its `Stream`: without cycles, streams that come and go cost the garbage collector nothing.
+    """
 
     __slots__ = (
         "_blocked_at",
@@ -32,14 +35,16 @@ class SendHalf:
         "reset_size",
         "stop_told",
         "stopped_code",
-        "stream",
+        "stream_id",
         "table",
+        "urgency",
         "wants_writable",
     )
 
-    def __init__(self, table: StreamTable, stream: Stream, limit: int, id_field: bytes) -> None:
+    def __init__(self, table: StreamTable, stream_id: int, limit: int, id_field: bytes) -> None:
         self.table = table
-        self.stream = stream
+        self.stream_id = stream_id
+        self.urgency = DEFAULT_URGENCY
         self.buffer = SendBuffer()
         self.limit = limit
         self.id_field = id_field
@@ -65,7 +70,7 @@ class SendHalf:
         if self.reset_code is None:
             self.buffer.on_acked(start, stop, fin=fin)
             if self.buffer.fin_acked and self.buffer.acked_to == self.buffer.end:
-                self.table.remove_if_done(self.stream)
+                self.table.on_send_done(self.stream_id)
 
     def on_range_lost(self, start: int, stop: int, *, fin: bool = False) -> None:
         """These bytes must be sent again."""
@@ -78,7 +83,7 @@ class SendHalf:
         if self._blocked_at != self.limit:
             self._blocked_at = self.limit
             self.blocked_pending = True
-            self.table.control[self.stream.stream_id] = self.stream
+            self.table.want_control(self.stream_id)
 
 
 class ReceiveHalf:
@@ -116,10 +121,9 @@ class ReceiveHalf:
 class Stream:
     """One stream; `send` or `receive` is None where the stream has no such direction."""
 
-    __slots__ = ("receive", "send", "stream_id", "urgency")
+    __slots__ = ("receive", "send", "stream_id")
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id = stream_id
         self.send: SendHalf | None = None
         self.receive: ReceiveHalf | None = None
-        self.urgency = DEFAULT_URGENCY

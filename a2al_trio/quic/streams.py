@@ -122,7 +122,7 @@ class StreamTable:
         stream = Stream(stream_id)
         local, unidirectional = self._is_local(stream_id), bool(stream_id & 2)
         if local or not unidirectional:
-            stream.send = SendHalf(self, stream, self._initial_send_limit(stream_id), encode_varint(stream_id))
+            stream.send = SendHalf(self, stream_id, self._initial_send_limit(stream_id), encode_varint(stream_id))
         if not local or not unidirectional:
             stream.receive = ReceiveHalf(self._limits.window, self._limits.max_window)
         self._streams[stream_id] = stream
@@ -358,7 +358,7 @@ class StreamTable:
         """New bytes of the stream left; the application may be waiting for room in the buffer."""
         if half.wants_writable and half.buffer.unsent <= self._limits.send_buffer >> 1:
             half.wants_writable = False
-            self._observer.on_stream_writable(half.stream.stream_id)
+            self._observer.on_stream_writable(half.stream_id)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up sending: RESET_STREAM; nothing happens if that direction is over."""
@@ -372,13 +372,22 @@ class StreamTable:
         self.remove_if_done(stream)
 
     def _reset(self, half: SendHalf, code: int) -> None:
-        stream = half.stream
         half.reset_code = code
         half.reset_size = half.buffer.next_offset
         half.reset_pending = True
         half.buffer.clear()
         self.deactivate(half)
-        self.control[stream.stream_id] = stream
+        self.want_control(half.stream_id)
+
+    def want_control(self, stream_id: int) -> None:
+        """A control frame of the stream waits to be sent."""
+        self.control[stream_id] = self._streams[stream_id]
+
+    def on_send_done(self, stream_id: int) -> None:
+        """The peer has all of the stream that we will ever send."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self.remove_if_done(stream)
 
     def forget(self, stream_id: int) -> None:
         """The application is done with the stream: what is unfinished is abandoned with code 0."""
@@ -425,7 +434,7 @@ class StreamTable:
             half.on_blocked()
         else:
             self._flow.on_blocked()
-            self.blocked[half.stream.stream_id] = half
+            self.blocked[half.stream_id] = half
 
     def unblock(self) -> None:
         """The connection has credit again: streams that waited for it may send."""
@@ -454,15 +463,15 @@ class StreamTable:
 
     def activate(self, half: SendHalf) -> None:
         """Put the stream in the sending order unless it is there."""
-        urgency = half.stream.urgency
-        self._active[urgency].setdefault(half.stream.stream_id, half)
+        urgency = half.urgency
+        self._active[urgency].setdefault(half.stream_id, half)
         self.active_levels |= 1 << urgency
 
     def deactivate(self, half: SendHalf) -> None:
         """Take the stream out of the sending order."""
-        urgency = half.stream.urgency
+        urgency = half.urgency
         level = self._active[urgency]
-        if level.pop(half.stream.stream_id, None) is not None and not level:
+        if level.pop(half.stream_id, None) is not None and not level:
             self.active_levels &= ~(1 << urgency)
 
     def next_active(self) -> SendHalf | None:
@@ -474,21 +483,24 @@ class StreamTable:
 
     def rotate(self, half: SendHalf) -> None:
         """The stream has had its turn; it goes behind those of its urgency."""
-        level = self._active[half.stream.urgency]
-        if len(level) > 1 and level.pop(half.stream.stream_id, None) is not None:
-            level[half.stream.stream_id] = half
+        level = self._active[half.urgency]
+        if len(level) > 1 and level.pop(half.stream_id, None) is not None:
+            level[half.stream_id] = half
 
     def set_urgency(self, stream_id: int, urgency: int) -> None:
         """Set the sending order: 0 goes first, 7 last."""
         stream = self._streams.get(stream_id)
         if stream is None or not 0 <= urgency < URGENCIES:
             raise LocalProtocolError(f"urgency must be in 0..{URGENCIES - 1}, and stream {stream_id} open")
-        is_active = stream_id in self._active[stream.urgency]
-        if stream.send is not None and is_active:
-            self.deactivate(stream.send)
-        stream.urgency = urgency
-        if stream.send is not None and is_active:
-            self.activate(stream.send)
+        half = stream.send
+        if half is None:
+            return
+        is_active = stream_id in self._active[half.urgency]
+        if is_active:
+            self.deactivate(half)
+        half.urgency = urgency
+        if is_active:
+            self.activate(half)
 
     # Ending
 

@@ -234,7 +234,8 @@ class Transmitter:
         while at < capacity * size:
             full_packets = min((allowed - at) // size, capacity - at // size)
             half = connection.streams.next_active() if plain and full_packets > 0 else None
-            count = self._stream_run(half, at, full_packets, first_byte, number_size, now) if half is not None else 0
+            is_bulk = half is not None and half.buffer.pending_bytes >= size
+            count = self._stream_run(half, at, full_packets, first_byte, number_size, now) if half and is_bulk else 0
             if count:
                 at += count * size
                 continue
