@@ -411,6 +411,8 @@ async def test_a_lost_caller_ends_the_work_for_it(autojump_clock: Clock) -> None
                 await trio.sleep_forever()
         with trio.fail_after(2):
             await ended.wait()
+
+
 async def test_what_follows_the_answer_is_the_applications_own(autojump_clock: Clock) -> None:
     done = trio.Event()
 
@@ -424,8 +426,6 @@ async def test_what_follows_the_answer_is_the_applications_own(autojump_clock: C
         assert (await world.client.get("/")).status_code == 202
         await trio.sleep(31)
         assert done.is_set()
-
-
 
 
 async def test_a_caller_that_stops_listening_ends_the_work_when_it_is_told(
