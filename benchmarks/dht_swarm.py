@@ -16,6 +16,7 @@ import attrs
 from a2al_trio.dht.commands import Commands
 from a2al_trio.dht.config import DhtConfig
 from a2al_trio.dht.core import DhtCore
+from a2al_trio.dht.events import DhtEvent
 from a2al_trio.dht.operation import Operation
 from a2al_trio.identity import Identity, ed25519
 from a2al_trio.net.address import SocketAddress
@@ -79,6 +80,7 @@ class Node:
     address: SocketAddress
     core: DhtCore | None = None
     deliver: Deliver | None = None
+    on_event: Callable[[DhtEvent], None] | None = None
     alive: bool = True
     timer_at: float = float("inf")
     group: int = 0
@@ -212,12 +214,13 @@ class Swarm:
         heapq.heappush(self._heap, (when, self._made, target, data, source.address))
 
     def drain(self, node: Node) -> None:
-        """Send what a core has to send, drop its events, note its timer."""
+        """Send what a core has to send, hand on its events, note its timer."""
         core = node.running
         for transmit in core.datagrams_to_send(self.now):
             self.send(node, transmit.destination, bytes(transmit.data))
-        while core.next_event() is not None:
-            pass
+        while (event := core.next_event()) is not None:
+            if node.on_event is not None:
+                node.on_event(event)
         due = core.next_timeout()
         if due is not None and due < node.timer_at:
             node.timer_at = due

@@ -3,7 +3,7 @@
 from a2al_trio.dht.commands import BootstrapFailed, PeerSilent, PingResult
 from a2al_trio.dht.config import DhtConfig, Diversity, RequestBudget, StoreLimits
 from a2al_trio.dht.contact import Contact
-from a2al_trio.dht.events import Observation, PeerUnreachable
+from a2al_trio.dht.events import MailWaiting, Observation, PeerUnreachable
 from a2al_trio.dht.outbox import Route
 from a2al_trio.dht.replication import Publication
 from a2al_trio.dht.report import Statistics
@@ -17,6 +17,7 @@ __all__ = [
     "DhtConfig",
     "Diversity",
     "KeyMismatch",
+    "MailWaiting",
     "Observation",
     "PeerSilent",
     "PeerUnreachable",

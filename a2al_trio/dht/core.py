@@ -16,7 +16,7 @@ from a2al_trio.dht.config import DhtConfig
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.distance import as_int
 from a2al_trio.dht.environment import Environment
-from a2al_trio.dht.events import DhtEvent, Observation, PeerUnreachable
+from a2al_trio.dht.events import DhtEvent, MailWaiting, Observation, PeerUnreachable
 from a2al_trio.dht.handlers import Handlers, PushHandler
 from a2al_trio.dht.health import HealthBook, HealthState
 from a2al_trio.dht.holding import Holding
@@ -29,6 +29,7 @@ from a2al_trio.dht.rpc import Reply, Rpc
 from a2al_trio.dht.searches import Searches
 from a2al_trio.dht.seen import SeenPeers
 from a2al_trio.dht.store import Authority, RecordStore, standard_authority
+from a2al_trio.dht.subscriptions import Subscriptions
 from a2al_trio.dht.survey import Survey
 from a2al_trio.dht.timers import Timers
 from a2al_trio.dht.vetting import ContactFilter
@@ -128,6 +129,7 @@ class DhtCore:
             find_closest=self._find_holders,
             is_usable=lambda contact: self.contacts.usable(contact.address),
             on_replica_lost=lambda contact, _now: self.want_route(contact, priority=1),
+            on_waiting_mail=lambda publisher, mail: self._events.append(MailWaiting(publisher, mail)),
         )
         self.holding = Holding(
             env,
@@ -144,6 +146,7 @@ class DhtCore:
             self.store,
             self.outbox,
             limiter=self.limiter,
+            subscriptions=Subscriptions(self.rpc),
             watcher=self,
             authority=authority,
             on_push=on_push,
@@ -300,7 +303,7 @@ class DhtCore:
         self.maintenance.request_seen(sender, source, now, routed=routed)
 
     def proof_wanted(self, sender: Address, source: SocketAddress, now: float) -> None:
-        """Records were withheld that a source proven by a round trip would get."""
+        """Something was withheld that a source proven by a round trip would get."""
         self.maintenance.ask_back(sender, source, now)
 
     def record_stored(self, key: bytes, record: SignedRecord, now: float) -> None:

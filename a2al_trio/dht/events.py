@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import attrs
 
-from a2al_trio.identity.address import NodeId
+from a2al_trio.identity.address import Address, NodeId
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.wire.bodies import WaitingMail
 from a2al_trio.wire.records import SignedRecord
 
-__all__ = ["DhtEvent", "Observation", "PeerUnreachable"]
+__all__ = ["DhtEvent", "MailWaiting", "Observation", "PeerUnreachable"]
 
 
 @attrs.frozen
@@ -32,4 +33,12 @@ class PeerUnreachable:
     priority: int
 
 
-DhtEvent = Observation | PeerUnreachable
+@attrs.frozen
+class MailWaiting:
+    """A holder of a publisher's record says that mail waits for it (spec 08 §2.2): a hint to poll."""
+
+    publisher: Address
+    mail: tuple[WaitingMail, ...]
+
+
+DhtEvent = Observation | PeerUnreachable | MailWaiting

@@ -20,6 +20,7 @@ from a2al_trio.dht.environment import Environment
 from a2al_trio.dht.outbox import Outbox
 from a2al_trio.dht.routing import Entry, RoutingTable
 from a2al_trio.dht.store import Authority, PolicyRefused, RecordStore, StaleRecord
+from a2al_trio.dht.subscriptions import Subscriptions
 from a2al_trio.identity.address import Address, NodeId
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.wire.bodies import (
@@ -65,7 +66,7 @@ class RequestWatcher(Protocol):
         """A verified request came from that source."""
 
     def proof_wanted(self, sender: Address, source: SocketAddress, now: float) -> None:
-        """Records were withheld that a source proven by a round trip would get."""
+        """Something was withheld that a source proven by a round trip would get."""
 
     def record_stored(self, key: bytes, record: SignedRecord, now: float) -> None:
         """A peer stored a record here, or refreshed one."""
@@ -103,6 +104,7 @@ class Handlers:
         outbox: Outbox,
         *,
         limiter: RequestLimiter,
+        subscriptions: Subscriptions,
         watcher: RequestWatcher,
         authority: Authority,
         on_push: PushHandler | None,
@@ -112,6 +114,7 @@ class Handlers:
         self._store = store
         self._outbox = outbox
         self._limiter = limiter
+        self._subscriptions = subscriptions
         self._watcher = watcher
         self._authority = authority
         self._on_push = on_push
@@ -220,6 +223,11 @@ class Handlers:
             if allowance < BODY_LIMIT:
                 self._watcher.proof_wanted(message.sender, source, now)
             nodes = nodes[:1]  # how an asker sees that there are more records (spec 03 §8.3)
+        if body.subscribe and chosen:
+            if self._is_proven(message.sender, source, now):
+                self._subscriptions.add(body.target, Contact.of(message.sender, source), now)
+            else:
+                self._watcher.proof_wanted(message.sender, source, now)
         reply = encode_find_value_response(nodes or None, observed, chosen)
         self._reply(message, source, MessageType.FIND_VALUE_RESPONSE, reply, routed=routed)
 
@@ -248,7 +256,9 @@ class Handlers:
         response = StoreResponse(stored=True)
         key = body.target_key
         try:
-            self._store.put(body.record, self._env.unix_seconds(), key=key, source=network_of(source.host))
+            held = self._store.put(body.record, self._env.unix_seconds(), key=key, source=network_of(source.host))
+            if held.alive:
+                self._subscriptions.stored(key, body.record, now)
         except StaleRecord:
             response = StoreResponse(stored=True, already_had=True)
         except PolicyRefused:

@@ -115,8 +115,8 @@ class Holding:
             wanted=wanted,
             concurrency=self._config.store_concurrency,
             timeout=self._config.rpc_patience,
-            on_stored=_nothing,
-            on_refused=_nothing,
+            on_stored=lambda _contact, _response, _now: None,
+            on_refused=lambda _contact, _now: None,
             on_done=on_done,
         ).advance(now)
 
@@ -184,10 +184,6 @@ class Holding:
             self._store_on(others, held, now, done, wanted=self._config.replicas - 1)
 
         self._find_closest(NodeId(held.key), now, found)
-
-
-def _nothing(_contact: Contact, _now: float) -> None:
-    """Nothing depends on whether a renewal is accepted."""
 
 
 def _travels(held: Held) -> bool:

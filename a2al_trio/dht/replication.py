@@ -18,7 +18,7 @@ from a2al_trio.dht.health import HealthBook
 from a2al_trio.dht.rpc import Reply, Rpc
 from a2al_trio.dht.timers import Timer, Timers
 from a2al_trio.identity.address import Address, NodeId
-from a2al_trio.wire.bodies import Ping, Store, StoreResponse
+from a2al_trio.wire.bodies import Ping, Store, StoreResponse, WaitingMail
 from a2al_trio.wire.records import RecordCategory, SignedRecord
 
 __all__ = ["Publication", "Replica", "Replication", "StoreRun", "Unit", "store_message", "unit_name"]
@@ -102,7 +102,7 @@ class StoreRun:
         wanted: int,
         concurrency: int,
         timeout: float,
-        on_stored: Callable[[Contact, float], None],
+        on_stored: Callable[[Contact, StoreResponse, float], None],
         on_refused: Callable[[Contact, float], None],
         on_done: Callable[[float], None],
     ) -> None:
@@ -130,10 +130,9 @@ class StoreRun:
     def _send(self, contact: Contact, now: float) -> None:
         def replied(reply: Reply, now: float) -> None:
             self._active -= 1
-            stored = isinstance(reply.body, StoreResponse) and reply.body.stored
-            if stored:
+            if isinstance(reply.body, StoreResponse) and reply.body.stored:
                 self._wanted -= 1
-                self._on_stored(contact, now)
+                self._on_stored(contact, reply.body, now)
             else:
                 self._on_refused(contact, now)
             self.advance(now)
@@ -166,6 +165,7 @@ class Replication:
         find_closest: FindClosest,
         is_usable: Callable[[Contact], bool],
         on_replica_lost: Callable[[Contact, float], None],
+        on_waiting_mail: Callable[[Address, tuple[WaitingMail, ...]], None],
     ) -> None:
         self._env = env
         self._config = env.config
@@ -175,6 +175,7 @@ class Replication:
         self._find_closest = find_closest
         self._is_usable = is_usable
         self._on_replica_lost = on_replica_lost
+        self._on_waiting_mail = on_waiting_mail
         self._units: dict[UnitName, Unit] = {}
         self._pings: dict[int, list[tuple[Unit, Replica]]] = {}
 
@@ -283,8 +284,10 @@ class Replication:
         ordered = sorted(candidates.values(), key=lambda contact: contact.key ^ distance)
         ordered = [contact for contact in ordered if self._may_store(contact, unit, now)]
 
-        def stored(contact: Contact, now: float) -> None:
+        def stored(contact: Contact, response: StoreResponse, now: float) -> None:
             self._confirmed(unit, contact, now)
+            if response.waiting_mail:
+                self._on_waiting_mail(record.address, response.waiting_mail)
 
         def refused(contact: Contact, now: float) -> None:
             unit.refused += 1
@@ -429,8 +432,10 @@ class Replication:
     def _store_newcomer(self, unit: Unit, contact: Contact, now: float) -> None:
         record = unit.record
 
-        def stored(contact: Contact, now: float) -> None:
+        def stored(contact: Contact, response: StoreResponse, now: float) -> None:
             self._confirmed(unit, contact, now)
+            if response.waiting_mail:
+                self._on_waiting_mail(record.address, response.waiting_mail)
 
         def refused(contact: Contact, now: float) -> None:
             unit.refused += 1

@@ -30,6 +30,7 @@ REPLIES = {
     MessageType.FIND_NODE: MessageType.FIND_NODE_RESPONSE,
     MessageType.FIND_VALUE: MessageType.FIND_VALUE_RESPONSE,
     MessageType.STORE: MessageType.STORE_RESPONSE,
+    MessageType.DHT_PUSH: MessageType.DHT_PUSH_ACK,
 }
 
 

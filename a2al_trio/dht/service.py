@@ -21,7 +21,7 @@ from a2al_trio.dht.config import DhtConfig
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.core import DhtCore
 from a2al_trio.dht.distance import as_int
-from a2al_trio.dht.events import DhtEvent, Observation, PeerUnreachable
+from a2al_trio.dht.events import DhtEvent, MailWaiting, Observation, PeerUnreachable
 from a2al_trio.dht.files import SavedState, load_state, save_state
 from a2al_trio.dht.handlers import PushHandler
 from a2al_trio.dht.health import HealthState
@@ -321,6 +321,7 @@ async def open_dht(
     data_dir: Path | None = None,
     on_observed: Callable[[Observation], None] | None = None,
     on_push: PushHandler | None = None,
+    on_waiting_mail: Callable[[MailWaiting], None] | None = None,
     unix_time: Callable[[], float] = time.time,
     entropy: Entropy = os.urandom,
 ) -> AsyncIterator[Dht]:
@@ -328,8 +329,8 @@ async def open_dht(
 
     The node is usable at once; it joins through `bootstrap` (and the peers remembered in `data_dir`) in the
     background. `on_observed` is called with what peers say about our address, `on_push` with records pushed to us
-    (already checked; True asks for the next one, too). Raises ConfigurationError if the identity is a delegated
-    agent's: a node has its own.
+    (already checked; True asks for the next one, too), `on_waiting_mail` when a holder says that mail waits for the
+    publisher of a record. Raises ConfigurationError if the identity is a delegated agent's: a node has its own.
     """
     state = SavedState() if data_dir is None else await trio.to_thread.run_sync(load_state, data_dir)
     seeds = list(dict.fromkeys([*state.peers, *bootstrap]))
@@ -348,6 +349,9 @@ async def open_dht(
             # Nobody may be punching, or not this fast.
             with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):
                 send_unreachable.send_nowait(event)
+        elif isinstance(event, MailWaiting):
+            if on_waiting_mail is not None:
+                on_waiting_mail(event)
         elif on_observed is not None:
             on_observed(event)
 

@@ -63,6 +63,7 @@ class Hostile:
         self.node: Node = swarm.add_scripted(self.deliver, address=address)
         self.requests = 0
         self.records: Sequence[SignedRecord] = ()
+        self.stored = StoreResponse(stored=True)  # and keeps nothing
         self.names: Callable[[NodeId], Sequence[NodeInfo]] = lambda target: ()
 
     @property
@@ -89,7 +90,7 @@ class Hostile:
                 room = 2 if self.records else 14
                 return FindValueResponse(tuple(self.names(target))[:room], observed, tuple(self.records))
             case Store():
-                return StoreResponse(stored=True)  # and keeps nothing
+                return self.stored
         return None
 
     def say(self, destination: SocketAddress, body: Body, transaction_id: bytes | None = None) -> None:

@@ -319,3 +319,29 @@ def test_storing_the_same_record_again_and_again_costs_no_memory() -> None:
         bench.ask(Store(endpoint(ASKER)))
     assert len(bench.core.holding._due) == 1
     assert len(bench.core.timers) < 500
+
+
+def test_a_subscriber_is_pushed_the_next_record_and_again_if_it_renews() -> None:
+    bench = make_bench()
+    key = topic_key("ai/test")
+    bench.core.store.put(topic(identity(100), "ai/test"), NOW, key=key)
+
+    def pushes(number: int) -> list[Message]:
+        record = topic(identity(number), "ai/test")
+        sent = bench.tell(encode_message(Store(record, key), bytes([number]) * 20, identity(51)))
+        return [message for message, to, _ in sent if isinstance(message.body, DhtPush) and to == SOURCE]
+
+    bench.ask(FindValue(key, 0x10, subscribe=True))
+    assert not pushes(101), "its address is not proven"
+    prove_asker(bench)
+    bench.ask(FindValue(key, 0x10, subscribe=True))
+    (push,) = pushes(102)
+    assert isinstance(push.body, DhtPush)
+    assert push.body.record == topic(identity(102), "ai/test")
+    ack = DhtPushAck(key, push.body.record.payload_id, renew=True)
+    bench.tell(encode_message(ack, push.transaction_id, ASKER))
+    assert len(pushes(103)) == 1
+    assert not pushes(104), "that one was not renewed"
+    bench.ask(FindValue(key, 0x10, subscribe=True))
+    bench.now += 61
+    assert not pushes(105), "a subscription lasts a minute"

@@ -6,11 +6,13 @@ import pytest
 
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.distance import as_int
+from a2al_trio.dht.events import DhtEvent, MailWaiting
 from a2al_trio.dht.health import HealthState
 from a2al_trio.dht.query import QueryMode
 from a2al_trio.errors import RecordNotFound
 from a2al_trio.identity import Identity, NodeId
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.wire.bodies import Ping, StoreResponse, WaitingMail
 from a2al_trio.wire.payloads import topic_key
 from a2al_trio.wire.records import RecordType, SignedRecord, sign_record
 from benchmarks.dht_swarm import START, CheckCache, Node, Swarm, endpoint_record
@@ -271,3 +273,18 @@ def test_in_passive_mode_nothing_is_refilled() -> None:
     assert publish(swarm, node, endpoint_record(agent, swarm.now)) == 4
     swarm.run_for(600)
     assert node.running.searches.counters.started == before
+
+
+def test_a_holder_tells_a_publisher_of_waiting_mail() -> None:
+    swarm = Swarm(1, verify=always)
+    publisher = swarm.add()
+    holder = Hostile(swarm, FakeSigner(bytes(32)))
+    hint = WaitingMail(RecordType.MAILBOX, 2, (bytes(32),))
+    holder.stored = StoreResponse(stored=True, waiting_mail=(hint,))
+    holder.say(publisher.address, Ping(holder.signer.address))
+    swarm.run_for(5)
+    told: list[DhtEvent] = []
+    publisher.on_event = told.append
+    agent = swarm.identity()
+    assert publish(swarm, publisher, endpoint_record(agent, swarm.now)) == 1
+    assert MailWaiting(agent.address, (hint,)) in told
