@@ -388,7 +388,7 @@ async def open_host_over(
     _require_own_key(identity)
     agents = AgentTable(identity, unix_time=unix_time, tolerance=config.clock_tolerance)
     tls = AgentTls(agents, unix_time=unix_time, tolerance=config.clock_tolerance)
-    surroundings = Surroundings(config, mux, network, entropy=entropy)
+    surroundings = Surroundings(config, mux, network, identity=identity, entropy=entropy)
     place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
     host: Host | None = None

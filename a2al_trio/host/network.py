@@ -18,10 +18,10 @@ import trio
 from a2al_trio.dht import Dht, Observation, PeerSilent
 from a2al_trio.host.candidates import Candidate, Candidates, is_publishable
 from a2al_trio.host.config import HostConfig
-from a2al_trio.identity import NodeId
+from a2al_trio.identity import Identity, NodeId
 from a2al_trio.nat.external import ExternalAddress
 from a2al_trio.nat.portmap import PortMapper, default_ipv6_mappers, default_mappers, open_port_mapper
-from a2al_trio.nat.probe import ProbeFindings, probe_claimed, probe_fresh
+from a2al_trio.nat.probe import ProbeFindings, Prober, probe_claimed, probe_fresh
 from a2al_trio.nat.sends import SendLog
 from a2al_trio.nat.sense import NatSense, News, reachability_hint
 from a2al_trio.nat.stun_client import StunAnswer, open_stun_client
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 PROBE_INTERVAL = 20 * 60.0
 """Seconds between active probes; keeps the result younger than its 30 minutes."""
-PROBE_LIMIT = 20.0
+PROBE_LIMIT = 30.0
 SETTLE = 10.0
 """Seconds our address must rest before it is probed again (spec 05 §14 N13)."""
 ASK_INTERVAL = 10 * 60.0
@@ -71,10 +71,19 @@ class Surroundings:
     The sockets that `network` makes must be in the same network as those of `mux`, or probes would tell lies.
     """
 
-    def __init__(self, config: HostConfig, mux: Mux, network: LocalNetwork, *, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        config: HostConfig,
+        mux: Mux,
+        network: LocalNetwork,
+        *,
+        identity: Identity,
+        entropy: Callable[[int], bytes],
+    ) -> None:
         self._config = config
         self._mux = mux
         self._network = network
+        self._identity = identity
         self._entropy = entropy
         shared = mux.quic.local_address == mux.dht.local_address
         self.sense = NatSense(config.min_observed_peers)
@@ -192,18 +201,18 @@ class Surroundings:
 
     async def observe_from_peers(self, addresses: Sequence[SocketAddress]) -> None:
         """Ask nodes at these addresses where they see us, all at once; those that are silent are left out."""
-        dht = self._attached
-
-        async def ask(address: SocketAddress) -> None:
-            try:
-                await dht.ping(address)
-            except PeerSilent as error:
-                logger.debug("%s", error)
-
         with trio.move_on_after(OBSERVE_LIMIT):
             async with trio.open_nursery() as nursery:
                 for address in dict.fromkeys(addresses):
-                    nursery.start_soon(ask, address)
+                    nursery.start_soon(self._ping, address)
+
+    async def _ping(self, address: SocketAddress) -> bool:
+        try:
+            await self._attached.ping(address)
+        except PeerSilent as error:
+            logger.debug("%s", error)
+            return False
+        return True
 
     async def observe_from_routing(self, count: int = OBSERVE_PEERS) -> int:
         """The same with up to `count` nodes that we know (0 or less: 8); returns how many were asked."""
@@ -221,12 +230,12 @@ class Surroundings:
         else:
             self._probing = trio.Event()
             try:
-                await self._probe(partial(self._network.bind, "0.0.0.0"))
+                await self._probe()
             finally:
                 self._probing.set()
                 self._probing = None
 
-    async def _probe(self, bind: Callable[[], DatagramSocket]) -> None:
+    async def _probe(self) -> None:
         sense = self.dht_sense
         before = self.nat_type
         self._look_at_interfaces()
@@ -235,12 +244,18 @@ class Surroundings:
         claimed = sense.trusted(trio.current_time())
         warm = set(self.connected_hosts())
         cold = [node for node in helpers if node.host not in warm and self.dht_socket.is_cold(node.host)]
+        prober = Prober(
+            bind=partial(self._network.bind, "0.0.0.0"),
+            identity=self._identity,
+            ping_from_main=self._ping,
+            entropy=self._entropy,
+        )
         findings = ProbeFindings()
         if claimed is not None and cold:
             expect_echo = self._attached.expect_echo
-            findings = await probe_claimed(bind, claimed, cold, expect_echo=expect_echo, entropy=self._entropy)
+            findings = await probe_claimed(prober, claimed, cold, expect_echo=expect_echo)
         if findings.reachable is None and helpers:
-            findings = self._as_told(await probe_fresh(bind, helpers, entropy=self._entropy), claimed)
+            findings = self._as_told(await probe_fresh(prober, helpers), claimed)
         if findings.claimed is not None:
             sense.set_probe_result(
                 findings.claimed, findings.reachable, trio.current_time(), symmetric=findings.symmetric
@@ -363,9 +378,7 @@ class Surroundings:
             if not nodes:
                 await trio.sleep(KEEP_ALIVE)
                 continue
-            try:
-                await self._attached.ping(nodes[turn % len(nodes)])
-            except PeerSilent:
+            if not await self._ping(nodes[turn % len(nodes)]):
                 turn += 1
 
     async def _settle_doubts(self) -> None:

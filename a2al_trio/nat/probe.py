@@ -8,8 +8,9 @@ leaves from a second socket, and the claimed mapping has never been used towards
 - a mapping of a third, fresh socket, known from a helper at another address (`probe_fresh`), which works at any
   time and tells how the NAT treats every socket of ours.
 
-Requests are signed by a key made for the purpose: a helper takes whoever asks as a contact, and our node is not to
-be found at the address of a socket that is closed a moment later (§13 no. 4).
+A helper takes whoever asks for a node that lives where the request came from (§13 no. 4). So requests are signed by
+our own node, not by one that nobody would ever find again, and afterwards the main socket pings every helper, so that
+it has the right address of ours.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from a2al_trio.wire import (
     is_public,
 )
 
-__all__ = ["COLD_AFTER", "MAX_HELPERS", "ExpectEcho", "ProbeFindings", "probe_claimed", "probe_fresh"]
+__all__ = ["COLD_AFTER", "MAX_HELPERS", "ExpectEcho", "ProbeFindings", "Prober", "probe_claimed", "probe_fresh"]
 
 MAX_HELPERS = 5
 COLD_AFTER = 330.0
@@ -46,8 +47,10 @@ COLD_AFTER = 330.0
 SENDS = (1.0, 1.0, 3.0)
 """Seconds to wait after each request: 5 in all, and no more requests than a helper answers in 10 s (spec 05 §5.3)."""
 
+CORRECTION_LIMIT = 2.0
+"""Seconds for setting right what helpers think our address is, also when the probe is cancelled."""
+
 ExpectEcho = Callable[[bytes], AbstractContextManager[trio.Event]]
-Bind = Callable[[], DatagramSocket]
 
 
 @attrs.frozen
@@ -63,13 +66,49 @@ class ProbeFindings:
     symmetric: bool | None = None
 
 
-class _ProbeSocket:
-    """A socket of the probe's own, with an identity of its own, that speaks just enough of the DHT's protocol."""
+@attrs.frozen(kw_only=True)
+class Prober:
+    """What probes need: `bind` makes a socket on any free port, `identity` is our node's.
 
-    def __init__(self, socket: DatagramSocket, entropy: Callable[[int], bytes]) -> None:
+    `ping_from_main` pings a node from the main socket; it does not raise when that is silent.
+    """
+
+    bind: Callable[[], DatagramSocket]
+    identity: Identity
+    ping_from_main: Callable[[SocketAddress], Awaitable[object]]
+    entropy: Callable[[int], bytes] = os.urandom
+
+    @asynccontextmanager
+    async def open_socket(self) -> AsyncIterator[_ProbeSocket]:
+        """A socket of the probe's own."""
+        socket = self.bind()
+        try:
+            async with open_service_nursery("NAT probe") as nursery:
+                probe = _ProbeSocket(socket, self.identity, self.entropy)
+                nursery.start_soon(probe.run)
+                yield probe
+        finally:
+            socket.close()
+
+    @asynccontextmanager
+    async def correcting(self, helpers: Sequence[SocketAddress]) -> AsyncIterator[None]:
+        """At the end, tell `helpers` where our node is."""
+        try:
+            yield
+        finally:
+            with trio.move_on_after(CORRECTION_LIMIT, shield=True):
+                async with trio.open_nursery() as nursery:
+                    for helper in helpers:
+                        nursery.start_soon(self.ping_from_main, helper)
+
+
+class _ProbeSocket:
+    """A socket of the probe's own that speaks just enough of the DHT's protocol."""
+
+    def __init__(self, socket: DatagramSocket, identity: Identity, entropy: Callable[[int], bytes]) -> None:
         self._socket = socket
         self._entropy = entropy
-        self._identity = Identity.generate(entropy)
+        self._identity = identity
         self._pongs: dict[bytes, trio.Event] = {}
         self._echoes: dict[bytes, trio.Event] = {}
         self._observed: dict[bytes, SocketAddress] = {}
@@ -119,69 +158,54 @@ class _ProbeSocket:
                 return
 
 
-@asynccontextmanager
-async def _open_probe_socket(bind: Bind, entropy: Callable[[int], bytes]) -> AsyncIterator[_ProbeSocket]:
-    socket = bind()
-    try:
-        async with open_service_nursery("NAT probe") as nursery:
-            probe = _ProbeSocket(socket, entropy)
-            nursery.start_soon(probe.run)
-            yield probe
-    finally:
-        socket.close()
-
-
 async def probe_claimed(
-    bind: Bind,
-    claimed: SocketAddress,
-    helpers: Sequence[SocketAddress],
-    *,
-    expect_echo: ExpectEcho,
-    entropy: Callable[[int], bytes] = os.urandom,
+    prober: Prober, claimed: SocketAddress, helpers: Sequence[SocketAddress], *, expect_echo: ExpectEcho
 ) -> ProbeFindings:
     """Probe the mapping `claimed` of the main socket, which must not have sent to `helpers` for `COLD_AFTER` seconds.
 
-    `bind` makes a socket on any free port; `expect_echo(token)` is how the main socket tells of an echo. Ends
-    within about 10 s.
+    `expect_echo(token)` is how the main socket tells of an echo. Ends within about 12 s.
     """
-    async with _open_probe_socket(bind, entropy) as asker:
+    helpers = _some(helpers)
+    async with prober.correcting(helpers), prober.open_socket() as asker:
         willing = await _find_willing(asker, helpers)
         usable = [helper for helper, seen in willing.items() if seen.host == claimed.host]
 
         async def is_echoed(helper: SocketAddress) -> bool:
-            token = entropy(8)
+            token = prober.entropy(8)
             with expect_echo(token) as echoed:
                 return await asker.request_echo(helper, claimed, token, echoed)
 
         return ProbeFindings(claimed, await _most_echo(usable, is_echoed), _is_symmetric(willing))
 
 
-async def probe_fresh(
-    bind: Bind, helpers: Sequence[SocketAddress], *, entropy: Callable[[int], bytes] = os.urandom
-) -> ProbeFindings:
+async def probe_fresh(prober: Prober, helpers: Sequence[SocketAddress]) -> ProbeFindings:
     """Probe how the NAT treats a socket that has talked to one helper when the others send to it.
 
-    Needs helpers at two IP addresses at least. Ends within about 15 s.
+    Needs helpers at two IP addresses at least. Ends within about 17 s.
     """
-    async with _open_probe_socket(bind, entropy) as asker, _open_probe_socket(bind, entropy) as target:
+    helpers = _some(helpers)
+    async with prober.correcting(helpers), prober.open_socket() as asker, prober.open_socket() as target:
         willing = await _find_willing(asker, helpers)
         symmetric = _is_symmetric(willing)
-        for witness in willing:
+        for witness in list(willing)[:1]:  # a second one would only open the filter towards itself
             claimed = await target.ping(witness)
+            if claimed is None:
+                break
             strangers = [
-                helper
-                for helper, seen in willing.items()
-                if claimed is not None and helper.host != witness.host and seen.host == claimed.host
+                helper for helper, seen in willing.items() if helper.host != witness.host and seen.host == claimed.host
             ]
-            if claimed is None or not strangers:
-                break  # a second witness would only open the filter towards itself
 
             async def is_echoed(helper: SocketAddress, claimed: SocketAddress = claimed) -> bool:
-                token = entropy(8)
+                token = prober.entropy(8)
                 return await asker.request_echo(helper, claimed, token, target.expect_echo(token))
 
-            return ProbeFindings(claimed, await _most_echo(strangers, is_echoed), symmetric)
+            if strangers:
+                return ProbeFindings(claimed, await _most_echo(strangers, is_echoed), symmetric)
     return ProbeFindings(symmetric=symmetric)
+
+
+def _some(helpers: Sequence[SocketAddress]) -> list[SocketAddress]:
+    return list(dict.fromkeys(helpers))[:MAX_HELPERS]
 
 
 async def _find_willing(asker: _ProbeSocket, helpers: Sequence[SocketAddress]) -> dict[SocketAddress, SocketAddress]:
@@ -194,7 +218,7 @@ async def _find_willing(asker: _ProbeSocket, helpers: Sequence[SocketAddress]) -
             willing[helper] = seen
 
     async with trio.open_nursery() as nursery:
-        for helper in list(dict.fromkeys(helpers))[:MAX_HELPERS]:
+        for helper in helpers:
             nursery.start_soon(ping, helper)
     return willing
 

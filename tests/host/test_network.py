@@ -15,7 +15,7 @@ import trio.testing
 from a2al_trio.dht import Dht, Observation, open_dht
 from a2al_trio.host import Host, HostConfig
 from a2al_trio.host.network import PROBE_INTERVAL, Surroundings
-from a2al_trio.identity import NodeId
+from a2al_trio.identity import Address, NodeId
 from a2al_trio.nat.lease import Lease
 from a2al_trio.nat.probe import COLD_AFTER
 from a2al_trio.nat.sends import MAX_HOSTS, SendLog
@@ -23,7 +23,8 @@ from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import DatagramSocket, Transmit
 from a2al_trio.net.mux import open_mux_over
 from a2al_trio.testing import Nat, SimHost, SimNet, open_simnet
-from a2al_trio.wire import NatType
+from a2al_trio.testing.link import Packet
+from a2al_trio.wire import NatType, decode_message
 from tests.host.world import SimNetwork, identity, open_sim_host, unix_time
 from tests.nat.stun_server import StunServer
 
@@ -51,7 +52,9 @@ async def open_world(nat: Nat | None, *, peers: int = 4, config: HostConfig | No
         machine = net.host("us", behind=net.nat("home", nat) if nat else None)
         mux = await stack.enter_async_context(open_mux_over(machine.bind(4121)))
         entropy = random.Random(9).randbytes
-        surroundings = Surroundings(config or HostConfig(), mux, SimNetwork(machine), entropy=entropy)
+        surroundings = Surroundings(
+            config or HostConfig(), mux, SimNetwork(machine), identity=identity(99), entropy=entropy
+        )
         dht = await stack.enter_async_context(
             open_dht(
                 surroundings.dht_socket,
@@ -118,6 +121,24 @@ async def test_the_main_mapping_is_probed_with_peers_it_has_not_sent_to_lately(
         assert not world.surroundings.dht_socket.is_cold(world.peers[0].host)
         await world.surroundings.run_nat_probe()
         assert sense.reachable(trio.current_time()) is True
+
+
+async def test_a_probe_leaves_every_helper_with_our_right_address(autojump_clock: trio.testing.MockClock) -> None:
+    """A node takes whoever asks it for a contact, so nobody but us may ask, and the last word is the main socket's."""
+    async with open_world(Nat.port_restricted()) as world:
+        await trio.sleep(30)
+        senders: set[Address] = set()
+        last_from: dict[SocketAddress, int] = {}
+
+        def listen(packet: Packet, now: float) -> None:
+            if packet.source.host == world.machine.addresses[0]:
+                senders.add(decode_message(packet.data).sender)
+                last_from[packet.destination] = packet.source.port
+
+        world.net.tap(listen)
+        await world.surroundings.run_nat_probe()
+        assert senders == {identity(99).address}
+        assert last_from == dict.fromkeys(world.peers, 4121)
 
 
 async def test_only_one_probe_runs_at_a_time(
@@ -300,7 +321,9 @@ async def test_the_host_tells_what_it_senses(autojump_clock: trio.testing.MockCl
 async def test_in_the_split_layout_each_socket_is_sensed_by_itself(autojump_clock: trio.testing.MockClock) -> None:
     async with open_simnet() as net, open_mux_over(net.host("us").bind(1), net.hosts["us"].bind(2)) as mux:
         network = SimNetwork(net.hosts["us"])
-        surroundings = Surroundings(HostConfig(min_observed_peers=1), mux, network, entropy=random.Random(1).randbytes)
+        surroundings = Surroundings(
+            HostConfig(min_observed_peers=1), mux, network, identity=identity(9), entropy=random.Random(1).randbytes
+        )
         reporter = NodeId(bytes(32))
         seen = SocketAddress("203.0.113.5", 1)
         surroundings.observed_by_dht(Observation(reporter, SocketAddress("198.51.100.9", 1), seen))

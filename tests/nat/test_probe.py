@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,7 +13,7 @@ import trio.testing
 
 from a2al_trio.dht import open_dht
 from a2al_trio.identity import Identity
-from a2al_trio.nat.probe import ProbeFindings, probe_claimed, probe_fresh
+from a2al_trio.nat.probe import ProbeFindings, Prober, probe_claimed, probe_fresh
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import DatagramSocket, Transmit
 from a2al_trio.testing import Nat, SimHost, SimNet, open_simnet
@@ -43,6 +43,14 @@ async def open_helpers(net: SimNet, count: int) -> AsyncIterator[list[SocketAddr
         yield addresses
 
 
+def prober(us: SimHost, note: Callable[[SocketAddress], object] = id) -> Prober:
+    async def ping(helper: SocketAddress) -> None:
+        note(helper)
+        await trio.lowlevel.checkpoint()
+
+    return Prober(bind=us.bind, identity=Identity.from_seed(bytes(32)), ping_from_main=ping, entropy=ENTROPY)
+
+
 def put_behind(net: SimNet, kind: str) -> SimHost:
     nat = KINDS[kind]
     return net.host("us", behind=net.nat("home", nat) if nat else None)
@@ -67,7 +75,7 @@ async def test_fresh_sockets_tell_the_kind_of_nat(
         us = put_behind(net, kind)
         us.link = net.default_link if not loss else type(net.default_link)(latency=0.02, loss=loss)
         started = trio.current_time()
-        findings = await probe_fresh(us.bind, helpers, entropy=ENTROPY)
+        findings = await probe_fresh(prober(us), helpers)
         assert (findings.reachable, findings.symmetric) == (reachable, symmetric)
         assert trio.current_time() - started <= 15
         us.bind(49152).close()  # the ports are free again
@@ -76,8 +84,8 @@ async def test_fresh_sockets_tell_the_kind_of_nat(
 async def test_one_helper_is_not_enough(autojump_clock: trio.testing.MockClock) -> None:
     async with open_simnet() as net, open_helpers(net, 1) as helpers:
         us = put_behind(net, "full_cone")
-        assert await probe_fresh(us.bind, helpers, entropy=ENTROPY) == ProbeFindings()
-        assert await probe_fresh(us.bind, [], entropy=ENTROPY) == ProbeFindings()
+        assert await probe_fresh(prober(us), helpers) == ProbeFindings()
+        assert await probe_fresh(prober(us), []) == ProbeFindings()
 
 
 class MainSocket:
@@ -120,9 +128,11 @@ async def test_the_main_mapping_is_probed_from_another_socket(
         main.say_something_to(helpers[0])
         await trio.sleep(1)
         claimed = SocketAddress(net.nats["home"].address, 4121)
-        findings = await probe_claimed(us.bind, claimed, helpers[1:], expect_echo=main.expect_echo, entropy=ENTROPY)
+        pinged: list[SocketAddress] = []
+        findings = await probe_claimed(prober(us, pinged.append), claimed, helpers[1:], expect_echo=main.expect_echo)
         assert findings == ProbeFindings(claimed, reachable, symmetric=False)
         assert not main.waiting
+        assert sorted(pinged) == sorted(helpers[1:]), "they are told where we really are"
         nursery.cancel_scope.cancel()
 
 
@@ -132,7 +142,7 @@ async def test_a_claim_that_is_not_ours_is_not_echoed(autojump_clock: trio.testi
         victim = MainSocket(net.host("victim").bind(4121))
         nursery.start_soon(victim.run)
         claimed = SocketAddress(net.hosts["victim"].addresses[0], 4121)
-        findings = await probe_claimed(us.bind, claimed, helpers, expect_echo=victim.expect_echo, entropy=ENTROPY)
+        findings = await probe_claimed(prober(us), claimed, helpers, expect_echo=victim.expect_echo)
         assert findings.reachable is None
         nursery.cancel_scope.cancel()
 
@@ -152,7 +162,7 @@ async def test_nonsense_and_strangers_do_not_disturb_a_probe(autojump_clock: tri
                 await trio.sleep(0.01)
 
         nursery.start_soon(make_noise)
-        assert (await probe_fresh(us.bind, helpers, entropy=ENTROPY)).reachable is True
+        assert (await probe_fresh(prober(us), helpers)).reachable is True
         nursery.cancel_scope.cancel()
 
 
@@ -161,6 +171,6 @@ async def test_a_probe_can_be_cancelled_at_any_time(after: float, autojump_clock
     async with open_simnet() as net, open_helpers(net, 3) as helpers:
         us = put_behind(net, "restricted")
         with trio.move_on_after(after):
-            await probe_fresh(us.bind, helpers, entropy=ENTROPY)
+            await probe_fresh(prober(us), helpers)
         for port in (49152, 49153):
             us.bind(port).close()
