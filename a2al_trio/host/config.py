@@ -15,6 +15,7 @@ from a2al_trio.quic import QuicConfig
 __all__ = ["ALPN", "CONNECT_STAGGER", "ICE_STAGGER", "HostConfig", "parse_endpoint"]
 
 ALPN = "a2al-quic-1"
+"""What agent connections negotiate by ALPN (spec 04 §3.1)."""
 CONNECT_STAGGER = 0.25
 """Seconds between direct dials (spec 04 §10.3)."""
 ICE_STAGGER = 2.0

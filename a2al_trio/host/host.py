@@ -26,6 +26,7 @@ from a2al_trio.errors import (
 )
 from a2al_trio.host.accept import Admission
 from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.clock import SteadyClock
 from a2al_trio.host.config import HostConfig, parse_endpoint
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import ControlReply
@@ -155,6 +156,16 @@ class Host:
     def sense(self) -> NatSense:
         """What peers say our public address is."""
         return self._surroundings.sense
+
+    @property
+    def signal_urls(self) -> tuple[str, ...]:
+        """The hubs we want to be called at, best first: those configured, else those of the bootstrap nodes."""
+        return self._hubs.candidates
+
+    @property
+    def active_signal_urls(self) -> tuple[str, ...]:
+        """Those of them at which we are registered now; endpoint records name these."""
+        return self._hubs.published
 
     @property
     def connections(self) -> tuple[AgentConnection, ...]:
@@ -386,8 +397,9 @@ async def open_host_over(
     `unix_time` is wall time in seconds, which records and certificates carry.
     """
     _require_own_key(identity)
-    agents = AgentTable(identity, unix_time=unix_time, tolerance=config.clock_tolerance)
-    tls = AgentTls(agents, unix_time=unix_time, tolerance=config.clock_tolerance)
+    clock = SteadyClock(unix_time)
+    agents = AgentTable(identity, unix_time=clock, tolerance=config.clock_tolerance)
+    tls = AgentTls(agents, unix_time=clock, tolerance=config.clock_tolerance)
     surroundings = Surroundings(config, mux, network, identity=identity, entropy=entropy)
     place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
@@ -410,14 +422,14 @@ async def open_host_over(
             data_dir=config.data_dir,
             on_observed=surroundings.observed_by_dht,
             on_push=pushed,
-            unix_time=unix_time,
+            unix_time=clock,
             entropy=entropy,
         ) as dht,
         surroundings.open(dht, fingerprint=fingerprint),
         open_hubs(config, agents, network) as hubs,
         open_service_nursery("host") as nursery,
     ):
-        shelf = Shelf(dht, unix_time, config.clock_tolerance, mail_kept)
+        shelf = Shelf(dht, clock, config.clock_tolerance, mail_kept)
         connections: weakref.WeakSet[AgentConnection] = weakref.WeakSet()
 
         def take_reply(peer: Address, reply: ControlReply, source: SocketAddress) -> None:
@@ -429,7 +441,7 @@ async def open_host_over(
         admission = Admission(agents, tls, shelf, config.max_connections, connections.add)
         punches = PunchPool(pool_place(place), dht, identity.address, partial(tls.dialling, local=identity.address))
         meetings = Meetings(place, agents, tls, dialler, admission, punches, nursery)
-        publisher = Publisher(config, agents, dht, surroundings, unix_time, lambda: hubs.published)
+        publisher = Publisher(config, agents, dht, surroundings, clock, lambda: hubs.published, clock.trust_wall)
         surroundings.on_change.append(publisher.reconsider)
         surroundings.connected_hosts = lambda: {connection.peer_address.host for connection in connections}
         host = Host(

@@ -40,6 +40,8 @@ class Publisher:
     unix_time: Callable[[], float]
     hubs: Callable[[], tuple[str, ...]]
     """The signaling hubs at which our agents can be called."""
+    doubt_time: Callable[[], bool]
+    """Told that everybody refuses our records; whether `unix_time` says something else now."""
     _sequences: dict[Address, int] = attrs.field(factory=dict)
     _kept: set[Address] = attrs.field(factory=set)
     _published: EndpointPayload | None = None
@@ -97,6 +99,9 @@ class Publisher:
                 number = 1 + max(record.sequence for record in held)
                 continue
             self._sequences[identity.address] = number
+            if publication.refused and not publication.replicas and sequence is None and self.doubt_time():
+                number += 1
+                continue
             return publication
 
     def _next_sequence(self, agent: Address) -> int:

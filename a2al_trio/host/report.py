@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.wire import NatType, is_public
 
 if TYPE_CHECKING:
     from a2al_trio.dht.report import Json
@@ -50,7 +49,7 @@ def _stats(host: Host) -> Json:
 
 def _host(host: Host) -> Json:
     now = trio.current_time()
-    nat_type = NatType(host.sense.nat_type(now))
+    nat_type = host.nat_type
     page: dict[str, Json] = {
         "address": str(host.address),
         "dht_addr": str(host.dht_address),
@@ -58,7 +57,7 @@ def _host(host: Host) -> Json:
         "agents": [*sorted(str(agent) for agent in host.agents)],
         "nat_type": int(nat_type),
         "nat_type_label": nat_type.name.lower(),
-        "nat_bind_public": is_public(host.quic_address.host),
+        "nat_bind_public": host.sense.bind_public,
         "min_observed_peers": host.sense.min_agreeing,
     }
     trusted = host.sense.trusted(now, ipv6=False) or host.sense.trusted(now, ipv6=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 
@@ -12,8 +13,8 @@ from a2al_trio.dht import StaleRecord
 from a2al_trio.errors import ConfigurationError, RecordNotFound
 from a2al_trio.host import Host
 from a2al_trio.testing import open_simnet
-from a2al_trio.wire import PayloadTooLarge, ProfilePayload, RecordType
-from tests.host.world import identity, open_sim_host
+from a2al_trio.wire import PayloadTooLarge, ProfilePayload, RecordType, sign_record
+from tests.host.world import identity, open_sim_host, unix_time
 
 SEED, ALICE, BOB = identity(1), identity(2), identity(3)
 PROFILE = ProfilePayload(name="Alice", brief="Knows the weather", protocols=("a2a",), skills=("rain",))
@@ -60,6 +61,17 @@ async def test_records_of_several_types_and_agents(autojump_clock: trio.testing.
         assert {record.record_type for record in found} == {RecordType.ENDPOINT, RecordType.PROFILE, 0x05}
         assert all(record.address == second.address for record in found)
         assert await bob.records.find(ALICE.address, 0x05) == []
+
+
+async def test_a_ready_record_is_published(autojump_clock: trio.testing.MockClock) -> None:
+    async with two_hosts() as (alice, bob):
+        now = int(unix_time())
+        record = sign_record(identity(30), 0x05, b"\xa0", sequence=1, timestamp=now, ttl=60)
+        assert (await alice.publish_record(record)).replicas
+        assert await bob.find_records(identity(30).address) == [record]
+        for record_type in (0x10, 0x80):
+            with pytest.raises(ConfigurationError, match="not sovereign"):
+                await alice.publish_record(attrs.evolve(record, record_type=record_type))
 
 
 async def test_mistakes_are_named(autojump_clock: trio.testing.MockClock) -> None:

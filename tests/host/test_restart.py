@@ -1,0 +1,152 @@
+"""What outlives a host, and what it makes of clocks: sequence numbers, records, hubs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+import trio
+
+from a2al_trio.dht import StaleRecord
+from a2al_trio.host import Host, HostConfig, open_host_over
+from a2al_trio.host.clock import SteadyClock
+from a2al_trio.net.mux import open_mux_over
+from a2al_trio.testing import SimHost, open_simnet
+from a2al_trio.wire import EndpointPayload
+from tests.host.test_ice_meeting import HUB, open_world
+from tests.host.world import EPOCH, PORT, SimNetwork, identity, open_sim_host, unix_time
+
+SEED, ALICE, BOB = identity(1), identity(2), identity(3)
+HOUR = 3600.0
+
+
+@asynccontextmanager
+async def host_with_clock(
+    machine: SimHost, seed: Host, wall: Callable[[], float], *, data_dir: Path | None = None
+) -> AsyncIterator[Host]:
+    config = HostConfig(bootstrap=(str(seed.dht_address),), data_dir=data_dir)
+    with closing(machine.bind(PORT, host=machine.addresses[0])) as socket:
+        async with (
+            open_mux_over(socket) as mux,
+            open_host_over(mux, ALICE, config, network=SimNetwork(machine), unix_time=wall) as host,
+        ):
+            await host.dht.bootstrapped()
+            yield host
+
+
+@pytest.mark.parametrize("step", [0.0, -30.0])
+async def test_a_host_that_restarts_is_found_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, step: float
+) -> None:
+    """Same AID, higher sequence number, also if the clock was set back in between; peers connect again."""
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("seed"), SEED) as seed,
+        open_sim_host(net.host("bob"), BOB, seeds=(seed,)) as bob,
+    ):
+        machine = net.host("alice")
+        async with host_with_clock(machine, seed, unix_time, data_dir=tmp_path) as alice:
+            await alice.publish()
+            await trio.sleep(1)
+            first = (await bob.resolve(ALICE.address)).record
+            connection = await bob.pool.get(ALICE.address)
+        await connection.wait_closed()
+        await trio.sleep(5)
+        async with host_with_clock(machine, seed, lambda: unix_time() + step, data_dir=tmp_path) as alice:
+            [publication] = await alice.publish()
+            assert publication.replicas
+            assert publication.record.sequence > first.sequence
+            bob.dht.invalidate(ALICE.address.node_id)
+            assert (await bob.resolve(ALICE.address)).record == publication.record
+            assert (await bob.pool.get(ALICE.address)).remote == ALICE.address
+
+
+async def test_a_clock_set_back_an_hour_does_not_make_a_host_invisible(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    offset = 0.0
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("seed"), SEED) as seed,
+        open_sim_host(net.host("bob"), BOB, seeds=(seed,)) as bob,
+        host_with_clock(net.host("alice"), seed, lambda: unix_time() + offset) as alice,
+    ):
+        await alice.publish()
+        first = (await bob.resolve(ALICE.address)).record
+        offset = -HOUR
+        await trio.sleep(3 * HOUR)
+        bob.dht.invalidate(ALICE.address.node_id)
+        later = (await bob.resolve(ALICE.address)).record
+        assert later.sequence > first.sequence
+        assert later.expires_at > unix_time()
+        async with bob.connect(ALICE.address) as connection:
+            assert connection.remote == ALICE.address
+
+
+async def test_a_clock_that_was_wrong_before_is_believed_again(autojump_clock: trio.testing.MockClock) -> None:
+    offset = HOUR
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("seed"), SEED) as seed,
+        host_with_clock(net.host("alice"), seed, lambda: unix_time() + offset) as alice,
+    ):
+        [publication] = await alice.publish()
+        assert publication.replicas == ()
+        assert publication.refused
+        offset = 0.0
+        [publication] = await alice.publish()
+        assert publication.replicas
+        assert publication.record.timestamp <= unix_time()
+
+
+async def test_a_steady_clock(autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    wall = 1000.0
+    clock = SteadyClock(lambda: wall + trio.current_time())
+    assert clock() == 1000 + trio.current_time()
+    wall += 500
+    assert clock() == 1500 + trio.current_time(), "forward it follows"
+    wall -= 20
+    assert clock() == 1480 + trio.current_time(), "and small steps back"
+    assert not clock.trust_wall()
+    wall -= 1000
+    await trio.sleep(10)
+    assert clock() == clock() == 1480 + trio.current_time()
+    assert caplog.text.count("set back by 1000 s") == 1
+    wall += 990
+    assert clock() == 1470 + trio.current_time(), "until it is right again"
+    wall -= 1000
+    assert clock() == 1470 + trio.current_time()
+    assert clock.trust_wall()
+    assert clock() == 470 + trio.current_time()
+
+
+async def test_endpoints_are_published_as_told(autojump_clock: trio.testing.MockClock) -> None:
+    other = identity(20)
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("seed"), SEED) as seed,
+        open_sim_host(net.host("alice"), ALICE, seeds=(seed,)) as alice,
+    ):
+        alice.register_agent(other)
+        built = await alice.publish_endpoint()
+        assert EndpointPayload.decode(built.record.payload) == alice.build_endpoint_payload()
+        assert built.record.sequence == pytest.approx(EPOCH, abs=60)
+        given = EndpointPayload(endpoints=("quic://203.0.113.9:1",), nat_type=1)
+        told = await alice.publish_endpoint(agent=other.address, payload=given, sequence=7, ttl=90)
+        assert told.record.address == other.address
+        assert (told.record.sequence, told.record.ttl) == (7, 90)
+        assert EndpointPayload.decode(told.record.payload) == given
+        with pytest.raises(StaleRecord):
+            await alice.publish_endpoint(agent=other.address, payload=given, sequence=7)
+        assert (await alice.publish_endpoint(agent=other.address)).record.sequence > 7
+
+
+async def test_hubs_to_try_and_hubs_that_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world() as world, world.host(ALICE, name="alice") as alice:
+        assert alice.signal_urls == (HUB,), "derived from the bootstrap node"
+        await alice.publish()
+        assert alice.active_signal_urls == (HUB,)
+        assert alice.build_endpoint_payload().signals == (HUB,)
+        assert world.seed.signal_urls == world.seed.active_signal_urls == ()
