@@ -20,14 +20,14 @@ from benchmarks.dht_swarm import Node, Swarm, endpoint_record
 from tests.dht.hostile import FakeSigner, Hostile, signer_near
 from tests.dht.support import always
 
-HONEST, SYBILS = 120, 30
+HONEST, SYBILS = 80, 20
 
 
 def make_swarm(count: int, seed: int = 1) -> Swarm:
     swarm = Swarm(seed, verify=always)
     swarm.add()
     swarm.grow(count - 1)
-    swarm.run_for(30)
+    swarm.run_for(10)
     return swarm
 
 
@@ -41,15 +41,15 @@ def crowd(swarm: Swarm, key: NodeId, *, networks: int) -> list[Hostile]:
     for sybil in sybils:
         sybil.names = lambda target: swarm.random.sample(infos, 14)
     honest = [node for node in swarm.nodes if node.core]
-    for _ in range(3):
+    for _ in range(2):
         for sybil in sybils:
             for victim in swarm.random.sample(honest, 20):
                 sybil.say(victim.address, FindNode(key))
-        swarm.run_for(20)
+        swarm.run_for(10)
     return sybils
 
 
-def success_rate(swarm: Swarm, agent: Identity, tries: int = 60) -> float:
+def success_rate(swarm: Swarm, agent: Identity, tries: int = 40) -> float:
     honest = [node for node in swarm.nodes if node.core]
     key, found = agent.address.node_id, 0
     operations = []

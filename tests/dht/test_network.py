@@ -52,7 +52,7 @@ def finders(swarm: Swarm, agents: list[Identity], *, askers: list[Node] | None =
 
 
 def test_the_nearest_nodes_are_found_and_hold_what_is_published() -> None:
-    swarm = make_swarm(80)
+    swarm = make_swarm(50)
     agent = swarm.identity()
     key = agent.address.node_id
     publisher = swarm.nodes[5]
@@ -62,7 +62,7 @@ def test_the_nearest_nodes_are_found_and_hold_what_is_published() -> None:
     held = [node for node in holders(swarm, key) if node is not publisher]
     assert len(held) == 8
     assert set(held) <= set(nearest[:10])
-    assert finders(swarm, [agent]) == (80, 80)
+    assert finders(swarm, [agent]) == (50, 50)
 
 
 def test_searches_survive_loss() -> None:
@@ -176,8 +176,8 @@ def test_nothing_is_kept_alive_after_its_ttl() -> None:
 
 
 def test_a_healed_partition_resolves_everything_from_both_sides() -> None:
-    swarm = make_swarm(60)
-    agents = {side: [swarm.identity() for _ in range(6)] for side in ("before", "left", "right")}
+    swarm = make_swarm(40)
+    agents = {side: [swarm.identity() for _ in range(4)] for side in ("before", "left", "right")}
     for agent in agents["before"]:
         publish(swarm, swarm.random.choice(swarm.nodes), endpoint_record(agent, swarm.now))
     for number, node in enumerate(swarm.nodes):
@@ -200,15 +200,15 @@ def test_a_healed_partition_resolves_everything_from_both_sides() -> None:
 
 def test_churn_and_loss_lose_next_to_nothing() -> None:
     """30 % of the nodes are replaced per virtual hour, 5 % of the datagrams vanish."""
-    swarm = make_swarm(60, loss=0.05)
-    agents = [swarm.identity() for _ in range(20)]
-    publishers = swarm.nodes[:20]
+    swarm = make_swarm(40, loss=0.05)
+    agents = [swarm.identity() for _ in range(10)]
+    publishers = swarm.nodes[:10]
     for agent, node in zip(agents, publishers, strict=True):
         publish(swarm, node, endpoint_record(agent, swarm.now))
     found = tried = 0
     keep = set(publishers)
-    for _ in range(9):
-        swarm.run_for(195)  # one of sixty each 200 s
+    for _ in range(8):
+        swarm.run_for(295)  # one of forty each 300 s
         victim = swarm.random.choice([node for node in swarm.nodes if node not in keep])
         swarm.kill(victim)
         swarm.add(seeds=[node.address for node in swarm.random.sample(swarm.nodes, 3)])
