@@ -35,7 +35,7 @@ from a2al_trio.ice.turn_auth import LongTermAuth
 from a2al_trio.machine import Entropy
 from a2al_trio.net.address import SocketAddress
 
-__all__ = ["Allocated", "AllocationFailed", "RelayedDatagram", "TurnClient", "TurnEvent"]
+__all__ = ["MAX_RELAYED_SIZE", "Allocated", "AllocationFailed", "RelayedDatagram", "TurnClient", "TurnEvent"]
 
 _UDP: Final = bytes([17, 0, 0, 0])
 _IPV6: Final = bytes([2, 0, 0, 0])
@@ -51,6 +51,10 @@ _FORGET_PEER: Final = 300.0
 _MAX_PEERS: Final = 512
 _QUEUED_PER_PEER: Final = 16
 _CHANNEL_AFTER: Final = 3
+
+MAX_RELAYED_SIZE: Final = 1452
+"""Bytes of the largest datagram relayed. Larger ones are lost, as on any path with an MTU of 1500: servers differ in
+what they take, and some end the connection over what they do not (spec 06 §14)."""
 
 
 @attrs.frozen
@@ -220,7 +224,7 @@ class TurnClient:
 
     def send(self, peer: SocketAddress, data: bytes | memoryview, now: float) -> None:
         """Send a datagram to a peer; it is dropped if the server will not have it."""
-        if self.relayed is None or self.ended or peer.is_ipv6 != self.relayed.is_ipv6:
+        if self.relayed is None or self.ended or peer.is_ipv6 != self.relayed.is_ipv6 or len(data) > MAX_RELAYED_SIZE:
             return
         entry = self._peers.get(peer)
         if entry is None:

@@ -14,7 +14,7 @@ from a2al_trio.ice import RelayFailed, RelaySocket, StaticCredentials, TurnServe
 from a2al_trio.ice.channel_data import StreamReader, decode_channel_data, encode_channel_data
 from a2al_trio.ice.errors import StunDecodeError
 from a2al_trio.ice.stun import StunClass, StunMethod, encode_stun
-from a2al_trio.ice.turn import AllocationFailed, TurnClient
+from a2al_trio.ice.turn import MAX_RELAYED_SIZE, AllocationFailed, TurnClient
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import Transmit
 from a2al_trio.testing import Link, SimSocket
@@ -149,6 +149,14 @@ async def test_a_lost_allocation_is_told_and_the_socket_falls_silent(autojump_cl
         relay.close()
         with pytest.raises(trio.ClosedResourceError):
             await relay.receive()
+
+
+async def test_what_is_too_large_to_relay_is_lost_and_nothing_else(autojump_clock: Clock) -> None:
+    async with open_world() as world, open_pair(world) as (relay, peer):
+        for size in (65_507, MAX_RELAYED_SIZE + 1, MAX_RELAYED_SIZE):
+            assert relay.send_nowait(Transmit(bytes(size), size, peer.address)) == size
+        (received,) = await peer.receive()
+        assert len(received.data) == MAX_RELAYED_SIZE
 
 
 async def test_ipv6_peers_are_not_sent_to_over_an_ipv4_relay(autojump_clock: Clock) -> None:

@@ -5,9 +5,10 @@ It serves as a base of ICE, and just as well as the one socket of a host whose n
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
@@ -38,8 +39,10 @@ class _UdpLink:
         self._socket = socket
         self._server = server
 
-    def send_nowait(self, message: bytes) -> None:
-        self._socket.send_nowait(Transmit(message, len(message), self._server))
+    def send_nowait(self, messages: Sequence[bytes]) -> None:
+        for size, group in itertools.groupby(messages, len):
+            run = b"".join(group)
+            self._socket.send_nowait(Transmit(run, size, self._server))
 
     @property
     def is_full(self) -> bool:
@@ -78,9 +81,10 @@ class _StreamLink:
         self._writing = False
         self._broken = False
 
-    def send_nowait(self, message: bytes) -> None:
+    def send_nowait(self, messages: Sequence[bytes]) -> None:
         if not self._broken:
-            self._outbox += message
+            for message in messages:
+                self._outbox += message
             self._queued.set()
 
     @property
@@ -186,11 +190,13 @@ class RelaySocket:
             raise trio.ClosedResourceError("this relay is closed")
         view, size, taken = memoryview(transmit.data), transmit.segment_size, 0
         now = trio.current_time()
-        while taken < len(view) and not self._link.is_full:
+        room = _OUTBOX_BYTES if not self._link.is_full else 0
+        while taken < len(view) and room > 0:
             datagram = view[taken : taken + size]
             self._client.send(transmit.destination, datagram, now)
-            self._flush()
             taken += len(datagram)
+            room -= len(datagram)
+        self._flush()
         return taken
 
     async def wait_writable(self) -> None:
@@ -207,8 +213,7 @@ class RelaySocket:
     # --- driving the client -----------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        for message in self._client.messages():
-            self._link.send_nowait(message)
+        self._link.send_nowait(list(self._client.messages()))
         while (event := self._client.next_event()) is not None:
             match event:
                 case RelayedDatagram(peer, data):
@@ -313,8 +318,7 @@ async def _open_link(address: ServerAddress, network: IceNetwork) -> AsyncIterat
 async def _allocate(client: TurnClient, link: _Link) -> Allocated | AllocationFailed:
     client.start(trio.current_time())
     while True:
-        for message in client.messages():
-            link.send_nowait(message)
+        link.send_nowait(list(client.messages()))
         while (event := client.next_event()) is not None:
             if isinstance(event, (Allocated, AllocationFailed)):
                 return event
@@ -333,7 +337,6 @@ async def _allocate(client: TurnClient, link: _Link) -> Allocated | AllocationFa
 async def _say_goodbye(client: TurnClient, link: _Link) -> None:
     """Release the allocation (RFC 8656 §8); the answer is not waited for."""
     client.close(trio.current_time())
-    for message in client.messages():
-        link.send_nowait(message)
+    link.send_nowait(list(client.messages()))
     with trio.move_on_after(_GOODBYE, shield=True):
         await link.flushed()
