@@ -159,7 +159,8 @@ class QuicConnectionCore:
         self.transmitter = Transmitter(self)
         self.known_versions = (VERSION_1, VERSION_2)
         self.ack_delay_unit = 8 / 1_000_000
-        self._key_phase_began = 0
+        self.key_phase_ends = 1 << 62
+        """The packet number from which on we ask for new keys (RFC 9001 §6.6)."""
 
     # Commands
 
@@ -527,7 +528,8 @@ class QuicConnectionCore:
 
     def _on_key_update(self, now: float) -> None:
         self.key_updates += 1
-        self._key_phase_began = self.application.next_number
+        if self.one_rtt is not None:
+            self.key_phase_ends = self.application.next_number + (self.one_rtt.send.suite.confidentiality_limit >> 1)
         self.timers.discard_keys_at = now + 3 * self.probe_interval
 
     def on_datagrams_sent(self, count: int, size: int, now: float) -> None:
@@ -535,11 +537,7 @@ class QuicConnectionCore:
         self.datagrams_sent += count
         self.bytes_sent += size
         self.timers.on_sent(now)
-        one_rtt = self.one_rtt
-        if (
-            one_rtt is not None
-            and self.application.next_number - self._key_phase_began > one_rtt.send.suite.confidentiality_limit >> 1
-        ):
+        if self.application.next_number >= self.key_phase_ends and self.one_rtt is not None:
             self.update_keys(now)
 
     @property

@@ -235,6 +235,7 @@ class Handshake:
         assert self._receive_one_rtt is not None
         connection = self._connection
         connection.one_rtt = OneRttKeys(self._send_one_rtt, self._receive_one_rtt)
+        connection.key_phase_ends = self._send_one_rtt.suite.confidentiality_limit >> 1
         self._send_one_rtt = self._receive_one_rtt = None
         connection.early_keys = None
 

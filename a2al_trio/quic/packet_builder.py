@@ -82,13 +82,14 @@ class PacketBuffer:
         """Protect the headers of all packets up to `end`, `size` apart, whose numbers are at `number_at` in each."""
         data = self.data
         sample = number_at + 4
+        if end <= size:
+            mask = keys.masks(data[sample : sample + SAMPLE_SIZE])
+            data[0] ^= mask[0] & 0x1F
+            for index in range(number_size):
+                data[number_at + index] ^= mask[1 + index]
+            return
         masks = keys.masks(b"".join([data[at : at + SAMPLE_SIZE] for at in range(sample, end, size)]))
         count = len(masks) // SAMPLE_SIZE
-        if count == 1:
-            data[0] ^= masks[0] & 0x1F
-            for index in range(number_size):
-                data[number_at + index] ^= masks[1 + index]
-            return
         bits = int.from_bytes(masks[::SAMPLE_SIZE], "big") & repeat_byte(0x1F, count)
         data[0:end:size] = (int.from_bytes(data[0:end:size], "big") ^ bits).to_bytes(count, "big")
         for index in range(number_size):
