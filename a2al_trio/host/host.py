@@ -39,6 +39,7 @@ from a2al_trio.host.pool import ConnectionPool, MailCourier
 from a2al_trio.host.publish import Publisher
 from a2al_trio.host.reach import Reach
 from a2al_trio.host.records import Records
+from a2al_trio.host.relayed import open_relayed_mux, udp_passes
 from a2al_trio.host.report import debug_data
 from a2al_trio.host.service_streams import AccessRule
 from a2al_trio.host.shelf import Shelf
@@ -369,13 +370,25 @@ async def open_host(
     settings = config or HostConfig()
     if bootstrap is not None:
         settings = attrs.evolve(settings, bootstrap=tuple(bootstrap))
-    bind = parse_endpoint(settings.listen, setting="listen")
-    quic_bind = parse_endpoint(settings.quic_listen, setting="quic_listen")
+    network = SystemNetwork()
     async with (
-        open_mux(bind, quic_bind=quic_bind) as mux,
-        open_host_over(mux, identity, settings, network=SystemNetwork(), fingerprint=network_fingerprint) as host,
+        _open_own_mux(settings, network) as mux,
+        open_host_over(mux, identity, settings, network=network, fingerprint=network_fingerprint) as host,
     ):
         yield host
+
+
+@asynccontextmanager
+async def _open_own_mux(config: HostConfig, network: IceNetwork) -> AsyncIterator[Mux]:
+    bind = parse_endpoint(config.listen, setting="listen")
+    quic_bind = parse_endpoint(config.quic_listen, setting="quic_listen")
+    if config.turn_servers and not await udp_passes(ice_config(config), network):
+        logger.warning("no UDP passes here: running over a TURN relay")
+        async with open_relayed_mux(config.turn_servers, network) as mux:
+            yield mux
+    else:
+        async with open_mux(bind, quic_bind=quic_bind) as mux:
+            yield mux
 
 
 @asynccontextmanager

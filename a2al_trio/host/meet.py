@@ -123,10 +123,9 @@ class Meetings:
         """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""
         caller, target = Address.parse(call.caller), Address.parse(call.target)
         for_node = target == self.agents.default.address
-        place = self.punches.place if for_node else self.place
         try:
             tls = self.tls.dialling(caller, target)
-            async with open_incoming(place, call, remote=caller, tls=tls) as meeting:
+            async with open_incoming(self.place, call, remote=caller, tls=tls) as meeting:
                 if meeting.is_client:
                     connection = await self._introduce(meeting, caller, target)
                     if not self.admission.hand_over(connection):

@@ -193,6 +193,8 @@ class Surroundings:
         if self._dht is not None:
             # Nodes at the address of our NAT are behind it too, and it seldom lets us out and in again.
             outside = {found.host for found in self.candidates() if found.source in OUTSIDE}
+            if self._mux.relayed:
+                outside.clear()  # what is seen is the relay, which others may share
             self._dht.set_external_hosts(outside - set(self._network.hosts()))
         for tell in self.on_change:
             tell()

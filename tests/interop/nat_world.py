@@ -1,0 +1,135 @@
+"""Two machines behind real NATs that have never met, and a public one with a hub, STUN and, if wanted, TURN."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from a2al_trio.host import Host, HostConfig, open_host_over
+from a2al_trio.host.relayed import open_relayed_mux
+from a2al_trio.ice import StaticCredentials, TurnServer
+from a2al_trio.identity import Address, Identity
+from tests.interop.nat_lab import LabNetwork, NatLab, load_nat_lab, open_lab_mux, open_lab_reference
+from tests.interop.reference_node import ReferenceNode
+
+__all__ = ["DELAY_MS", "NatWorld", "OpenNatLab", "open_nat_world"]
+
+OpenNatLab = Callable[..., AbstractContextManager[NatLab]]
+DELAY_MS = 10
+"""Of each machine's link, one way: 40 ms between two of them and back."""
+USER, PASSWORD = "lab", "secret"
+STUN_PORT = 3478
+
+
+@attrs.frozen
+class NatWorld:
+    """The lab with its public node; `a` and `b` are the machines."""
+
+    lab: NatLab
+    public: ReferenceNode
+    directory: Path
+    kinds: dict[str, str]
+    turn: bool
+
+    def relays(self) -> tuple[TurnServer, ...]:
+        """The relays for our hosts: by UDP, and by TCP for those that UDP does not leave."""
+        if not self.turn:
+            return ()
+        credentials = StaticCredentials(USER, PASSWORD)
+        urls = [f"turn:{self.public.host}:{STUN_PORT}?transport={transport}" for transport in ("udp", "tcp")]
+        return tuple(TurnServer(url, credentials) for url in urls)
+
+    @asynccontextmanager
+    async def host(self, name: str) -> AsyncIterator[Host]:
+        """A host of ours, joined and published; over a relay where no UDP passes."""
+        network = LabNetwork(self.lab, name)
+        config = HostConfig(bootstrap=(str(self.public.address),), min_observed_peers=1, turn_servers=self.relays())
+        over_relay = self.turn and self.kinds[name] == "udp_blocked"
+        # Only the relay by TCP: waiting for the one by UDP to fail shows nothing.
+        opened = open_relayed_mux(self.relays()[1:], network) if over_relay else open_lab_mux(self.lab, name)
+        async with (
+            opened as mux,
+            open_host_over(mux, Identity.generate(os.urandom), config, network=network) as host,
+        ):
+            await host.dht.bootstrapped()
+            await host.publish()
+            yield host
+
+    @asynccontextmanager
+    async def reference(self, name: str, release: str) -> AsyncIterator[ReferenceNode]:
+        """A reference node."""
+        async with open_lab_reference(
+            self.lab,
+            name,
+            self.directory,
+            release=release,
+            bootstrap=(str(self.public.address),),
+            stun=f"stun:{self.public.host}:{STUN_PORT}",
+            # In so small a network too few peers see it for it to learn where it is.
+            settings=[
+                f'fallback_host = "{self.lab.public_address(name)}"',
+                f'ice_signal_urls = ["{self.public.hub}"]',
+            ],
+        ) as node:
+            yield node
+
+    async def wait_published(self, aid: str) -> None:
+        """The reference stores its records some time after it has said so."""
+        address = Address.parse(aid).hex()
+        while True:
+            if any(held == address for held, _ in await self.public.stored_records()):
+                return
+            await trio.sleep(0.05)
+
+    def let_them_meet(self) -> None:
+        """Up to here nothing has passed between the two, so that no NAT is open for the other by chance."""
+        self.lab.unblock("a", "b")
+
+
+@asynccontextmanager
+async def open_nat_world(
+    open_nat_lab: OpenNatLab, directory: Path, a: str, b: str, *, turn: bool = False, loss: float = 0.0
+) -> AsyncIterator[NatWorld]:
+    """Build the lab and start what is public in it."""
+    if turn and shutil.which("turnserver") is None:
+        pytest.skip("there is no turnserver; install coturn")
+    kinds = {"a": a, "b": b}
+    link = {"delay_ms": DELAY_MS, "loss": loss}
+    with open_nat_lab(public="open", **{name: {"kind": kind, "link": link} for name, kind in kinds.items()}) as lab:
+        lab.block("a", "b")
+        server = _start_turn(lab, directory) if turn else _start_stun(lab)
+        try:
+            async with open_lab_reference(lab, "public", directory, hub=True) as public:
+                yield NatWorld(lab, public, directory, kinds, turn)
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _start_stun(lab: NatLab) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(load_nat_lab().__file__), "stun", str(STUN_PORT)]
+    process: subprocess.Popen[bytes] = lab.popen("public", command, stdout=subprocess.DEVNULL)
+    return process
+
+
+def _start_turn(lab: NatLab, directory: Path) -> subprocess.Popen[bytes]:
+    host = lab.address("public")
+    command = [
+        "turnserver", "-n", "--no-cli", "--lt-cred-mech", "--user", f"{USER}:{PASSWORD}", "--realm", "lab",
+        "--no-tls", "--no-dtls", "--listening-ip", host, "--relay-ip", host, "--listening-port", str(STUN_PORT),
+        "--pidfile", str(directory / "turn.pid"), "--userdb", str(directory / "turn.db"),
+        "--log-file", str(directory / "turn.log"), "--simple-log",
+    ]  # fmt: skip
+    process: subprocess.Popen[bytes] = lab.popen(
+        "public", command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    return process
