@@ -33,23 +33,38 @@ _GOODBYE: Final = 0.2
 
 
 class _UdpLink:
-    """Messages to and from the server as datagrams; a full socket loses them, as the network may."""
+    """Messages to and from the server as datagrams."""
 
     def __init__(self, socket: DatagramSocket, server: SocketAddress) -> None:
         self._socket = socket
         self._server = server
+        self._outbox: deque[Transmit] = deque()
+        self._queued = trio.Event()
+        self._drained = trio.Event()
 
     def send_nowait(self, messages: Sequence[bytes]) -> None:
         for size, group in itertools.groupby(messages, len):
-            run = b"".join(group)
-            self._socket.send_nowait(Transmit(run, size, self._server))
+            self._outbox.append(Transmit(b"".join(group), size, self._server))
+        self._write()
+
+    def _write(self) -> None:
+        while self._outbox:
+            run = self._outbox[0]
+            taken = self._socket.send_nowait(run)
+            if taken < len(run.data):
+                run.data = run.data[taken:]
+                self._queued.set()
+                return
+            self._outbox.popleft()
 
     @property
     def is_full(self) -> bool:
-        return False
+        return bool(self._outbox)
 
     async def wait_writable(self) -> None:
-        await self._socket.wait_writable()
+        await trio.lowlevel.checkpoint()
+        while self.is_full:
+            await self._drained.wait()
 
     async def receive(self) -> list[bytes]:
         found: list[bytes] = []
@@ -59,7 +74,15 @@ class _UdpLink:
         return found
 
     async def run_writer(self) -> None:
-        await trio.sleep_forever()
+        """Send what the socket had no room for."""
+        while True:
+            await self._queued.wait()
+            self._queued = trio.Event()
+            while self._outbox:
+                await self._socket.wait_writable()
+                self._write()
+            self._drained.set()
+            self._drained = trio.Event()
 
     async def flushed(self) -> None:
         await trio.lowlevel.checkpoint()
