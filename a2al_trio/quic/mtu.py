@@ -89,7 +89,7 @@ class MtuSearch:
         if size >= self.size:
             self._losses = 0
 
-    def on_packets_lost(self, size: int, now: float) -> None:
+    def on_packets_lost(self, size: int) -> None:
         """Packets of at most `size` were lost: full ones, time after time, mean a black hole (RFC 8899 §4.3)."""
         if size <= self._initial or size < self.size:
             return

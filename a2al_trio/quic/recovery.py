@@ -185,6 +185,8 @@ class LossRecovery:
             return result
         rtt = path.rtt
         if result.largest_is_new and result.path is path:
+            if not rtt.has_sample:
+                path.first_sample_at = now
             # Before confirmation the peer may have held packets for want of keys (RFC 9002 §5.3).
             if self.handshake_confirmed:
                 ack_delay = min(ack_delay, self.peer_max_ack_delay)
@@ -298,7 +300,7 @@ class LossRecovery:
         for path, runs in by_path.items():
             size = sum((run.last - run.first + 1) * run.size for run in runs)
             path.congestion.on_lost(now, size, sent_at=runs[-1].sent_at, in_flight=path.in_flight)
-            path.mtu.on_packets_lost(max(run.size for run in runs), now)
+            path.mtu.on_packets_lost(max(run.size for run in runs))
             if self._is_persistent(path, runs):
                 path.congestion.on_persistent_congestion(now)
                 path.mtu.on_black_hole()
@@ -311,9 +313,9 @@ class LossRecovery:
         period = (rtt.probe_interval + self.peer_max_ack_delay) * PERSISTENT_CONGESTION_THRESHOLD
         start = runs[0]
         for before, after in pairwise(runs):
-            if after.first != before.last + 1:
+            if after.first != before.last + 1 or start.sent_at <= path.first_sample_at:
                 start = after
-            elif after.sent_at - start.sent_at > period and start.sent_at > path.first_sample_at:
+            elif after.sent_at - start.sent_at > period:
                 return True
         return False
 
