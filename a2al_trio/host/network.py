@@ -226,10 +226,11 @@ class Surroundings:
         """Find out whether strangers can reach us (spec 05 §5, §14 N1); at most one probe runs at a time.
 
         A second caller waits for the end of the first one's. Nothing is recorded where nothing could be found out.
+        Over a relay there is nothing to probe: it lets in only those we have sent to (RFC 8656 §9).
         """
         if self._probing is not None:
             await self._probing.wait()
-        else:
+        elif not self._mux.relayed:
             self._probing = trio.Event()
             try:
                 await self._probe()
@@ -322,7 +323,7 @@ class Surroundings:
                 stun = await stack.enter_async_context(open_stun_client(self._mux.stun, entropy=self._entropy))
                 servers, urls = self._config.stun_servers, self._config.ip_echo_urls
                 self._external = ExternalAddress(stun, servers, urls, self._observed_by_server)
-            if self._config.port_mapping:
+            if self._config.port_mapping and not self._mux.relayed:
                 for mappers in (default_mappers, default_ipv6_mappers)[: 1 + self.quic_address.is_ipv6]:
                     mapping = open_port_mapper(self.quic_address.port, on_change=self._tell_change, mappers=mappers)
                     self._mappers.append(await stack.enter_async_context(mapping))

@@ -318,6 +318,17 @@ async def test_the_host_tells_what_it_senses(autojump_clock: trio.testing.MockCl
         assert us.nat_type.name == "UNKNOWN"
 
 
+async def test_over_a_relay_nothing_is_probed(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_simnet() as net, open_mux_over(net.host("us").bind(1)) as mux:
+        relayed = attrs.evolve(mux, relayed=True)
+        network = SimNetwork(net.hosts["us"])
+        surroundings = Surroundings(
+            HostConfig(), relayed, network, identity=identity(9), entropy=random.Random(1).randbytes
+        )
+        await surroundings.run_nat_probe()
+        assert surroundings.nat_type is NatType.UNKNOWN
+
+
 async def test_in_the_split_layout_each_socket_is_sensed_by_itself(autojump_clock: trio.testing.MockClock) -> None:
     async with open_simnet() as net, open_mux_over(net.host("us").bind(1), net.hosts["us"].bind(2)) as mux:
         network = SimNetwork(net.hosts["us"])
