@@ -393,3 +393,52 @@ def test_early_data_survives_loss() -> None:
         client.write(stream, b"GET /" * 2000, fin=True)
         pair.run(lambda pair=pair: bool(pair.server.finished))  # type: ignore[misc]
         assert pair.server.received[pair.server.connection, stream] == b"GET /" * 2000
+
+
+# Observers
+
+
+def test_an_observer_sees_every_packet_once() -> None:
+    class Watcher:
+        def __init__(self) -> None:
+            self.sent: list[tuple[int, int]] = []
+            self.received: list[tuple[int, int]] = []
+            self.lost = 0
+            self.last_metrics = 0
+            self.ends: list[tuple[CloseCause, int]] = []
+
+        def packet_sent(self, now: float, level: int, number: int, payload: bytes | memoryview, size: int) -> None:
+            assert 0 < len(payload) < size
+            self.sent.append((level, number))
+
+        def packet_received(self, now: float, level: int, number: int, payload: bytes | memoryview, size: int) -> None:
+            assert 0 < len(payload) < size
+            self.received.append((level, number))
+
+        def packets_lost(self, now: float, level: int, first: int, last: int) -> None:
+            self.lost += last - first + 1
+
+        def metrics(self, now: float, *, smoothed_rtt: float, latest_rtt: float, window: int, in_flight: int) -> None:
+            self.last_metrics = window
+
+        def ended(self, now: float, by: CloseCause, code: int, reason: str) -> None:
+            self.ends.append((by, code))
+
+    watchers: dict[bool, Watcher] = {}
+
+    def observe(_cid: bytes, is_client: bool, _peer: SocketAddress) -> Watcher:
+        return watchers.setdefault(is_client, Watcher())
+
+    pair = Pair(config=QuicConfig(observe=observe, path_mtu_discovery=False))
+    client, _ = pair.handshake()
+    exchange(pair, client, 200_000)
+    client.close(4, "", pair.now)
+    pair.run()
+    ours, theirs = watchers[True], watchers[False]
+    assert set(theirs.received) <= set(ours.sent)
+    assert set(ours.received) <= set(theirs.sent)
+    assert len(theirs.received) == len(set(theirs.received)) > 150
+    assert ours.lost == 0
+    assert ours.last_metrics > 0
+    assert ours.ends == [(CloseCause.LOCAL, 4)]
+    assert theirs.ends == [(CloseCause.PEER_APP, 4)]
