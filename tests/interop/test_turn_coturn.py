@@ -40,7 +40,7 @@ def network(server: Coturn) -> SystemNetwork:
 
 async def exchange(relay: RelaySocket, rounds: int = 10, size: int = 1200) -> None:
     """A peer and the relay send to each other, first by indications, then over a channel."""
-    async with open_udp(SocketAddress("127.0.0.1", 0)) as peer:
+    async with open_udp(SocketAddress(relay.local_address.host, 0)) as peer:
         payload = bytes(size)
         for number in range(rounds):
             out = number.to_bytes(2, "big") + payload
@@ -61,6 +61,17 @@ async def test_a_relay_carries_datagrams(transport: str, scheme: str, tmp_path: 
             turn = TurnServer(server.url(transport, scheme), STATIC)
             async with open_relay(turn, network=network(server)) as relay:
                 assert relay.local_address.host == "127.0.0.1"
+                await exchange(relay)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_relay_of_ipv6_addresses(transport: str, tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with open_coturn(tmp_path, "--listening-ip", "::1", "--relay-ip", "::1") as server:
+            url = f"turn:[::1]:{server.port}?transport={transport}"
+            turn = TurnServer(url, STATIC)
+            async with open_relay(turn, network=SystemNetwork(), ipv6=True) as relay:
+                assert relay.local_address.host == "::1"
                 await exchange(relay)
 
 
