@@ -239,6 +239,8 @@ class Surroundings:
                 self._probing = None
 
     async def _probe(self) -> None:
+        if self._mux.relayed:
+            return  # sockets of our own would tell of the NAT that the relay spares us
         sense = self.dht_sense
         before = self.nat_type
         self._look_at_interfaces()
