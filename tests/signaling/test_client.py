@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from a2al_trio.errors import ConfigurationError, ConnectError
+from a2al_trio.errors import A2alError, ConfigurationError, ConnectError
 from a2al_trio.signaling.channel import Room, open_call
 from a2al_trio.signaling.client import IncomingCall, Signaling, open_signaling
 from a2al_trio.signaling.errors import HubUnreachable, NoAgent, NoPartner, RoomClosed
@@ -24,9 +27,9 @@ Clock = trio.testing.MockClock
 
 
 @asynccontextmanager
-async def open_world(*hosts: str, limits: HubLimits | None = None) -> AsyncIterator[HubWorld]:
+async def open_world(*hosts: str, limits: HubLimits | None = None, latency: float = 0.0) -> AsyncIterator[HubWorld]:
     async with trio.open_nursery() as nursery:
-        yield HubWorld(nursery, {host: Hub(limits) for host in hosts})
+        yield HubWorld(nursery, {host: Hub(limits) for host in hosts}, latency=latency)
         nursery.cancel_scope.cancel()
 
 
@@ -195,6 +198,32 @@ async def test_a_cancelled_call_leaves_no_deaf_room(autojump_clock: Clock) -> No
             assert (await room.receive()).candidate == "x back"
         nursery.cancel_scope.cancel()
     assert world.hubs["one"].stats.sessions_active == 0
+
+
+@given(cancel_after=st.floats(0, 0.6), hub_dies=st.booleans())
+@settings(max_examples=40)
+def test_a_call_cancelled_at_any_instant_leaves_no_room(cancel_after: float, hub_dies: bool) -> None:
+    async def scenario() -> None:
+        async with (
+            open_world("one", latency=0.05) as world,
+            open_callee(world, ["ws://one"]) as signaling,
+            trio.open_nursery() as nursery,
+        ):
+            hub = world.hubs["one"]
+            await nursery.start(signaling.serve, echo_candidates)
+            with trio.move_on_after(cancel_after), contextlib.suppress(A2alError):
+                async with open_call(
+                    ["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial
+                ) as room:
+                    await room.send_candidate("x")
+                    await trio.sleep_forever()
+            if hub_dies:
+                world.crash("one")
+            await trio.sleep(40)
+            assert hub.stats.sessions_active == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(scenario, clock=Clock(autojump_threshold=0))
 
 
 async def test_a_newer_call_supersedes_an_unfinished_but_not_a_released_one(autojump_clock: Clock) -> None:

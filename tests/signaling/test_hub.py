@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from a2al_trio.signaling.errors import HubUnreachable, RoomClosed
@@ -296,6 +298,33 @@ async def test_a_request_that_does_not_come_or_never_ends_is_dropped(autojump_cl
     await ours.send_all(b"A" * 70_000)
     await Hub().serve_stream(theirs, "192.0.2.9")
     assert bytes(await ours.receive_some()).startswith(b"HTTP/1.1 400")
+
+
+texts = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=30)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.builds(
+            lambda method, target, headers: f"{method} {target} HTTP/1.1\r\n{headers}\r\n\r\n".encode("latin-1"),
+            st.sampled_from(["GET", "POST", "PRI"]),
+            st.one_of(texts, st.builds("/ice?room={}&target={}&caller={}".format, texts, texts, texts)),
+            st.lists(st.builds("{}: {}".format, texts, texts), max_size=4).map("\r\n".join),
+        ),
+    )
+)
+@settings(max_examples=80)
+def test_any_request_is_answered_or_dropped(data: bytes) -> None:
+    async def scenario() -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        await ours.send_all(data)
+        await ours.send_eof()
+        hub = Hub()
+        await hub.serve_stream(theirs, "192.0.2.9")
+        assert hub.stats.sessions_active == 0
+
+    trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def test_a_hub_on_a_real_port(no_leaks: None) -> None:
