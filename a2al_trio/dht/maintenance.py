@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import attrs
+
 from a2al_trio.dht.config import DhtConfig
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.distance import random_id_in_bucket, to_node_id
@@ -30,6 +32,9 @@ STALE_PROBES = 10
 LOST_PROBES = 3
 REFILLS = 2
 LOST_REMEMBERED = 128
+LOST_FIRST, LOST_OFTEN, LOST_RARELY = 15.0, 240.0, 900.0
+LOST_LIFETIME = 1800.0
+LOST_KEPT = 8
 PROBES_AT_ONCE = 32
 ASKED_BACK_AT_ONCE = 16  # strangers may take only a part, for they come as they like
 ASKED_BACK_REMEMBERED = 2048
@@ -44,6 +49,16 @@ RETRY_BOOTSTRAP = (5.0, 300.0)
 
 StartLookup = Callable[[NodeId, float, Sequence[Contact]], None]
 """Begin a search for nodes: target, time, and contacts to start from beside our own."""
+
+
+@attrs.define(eq=False)
+class Lost:
+    """A contact that fell silent: since when, and when it is asked again."""
+
+    contact: Contact
+    since: float
+    next_at: float
+    delay: float
 
 
 class Maintenance:
@@ -73,7 +88,7 @@ class Maintenance:
         self._ping = Ping(env.identity.address)
         self._probing: set[int] = set()
         self._asked_back: OrderedDict[tuple[Address, SocketAddress, bool], float] = OrderedDict()
-        self._lost: OrderedDict[int, Contact] = OrderedDict()
+        self._lost: OrderedDict[int, Lost] = OrderedDict()
         self._found: list[Contact] = []
         self._lost_since_recovery = 0
         self._last_recovery = float("-inf")
@@ -92,11 +107,6 @@ class Maintenance:
 
     def _jittered(self, interval: float) -> float:
         return interval * (0.75 + self._env.entropy(1)[0] / 512)
-
-    @property
-    def lost(self) -> list[Contact]:
-        """Contacts that fell silent, the latest last."""
-        return list(self._lost.values())
 
     # -- what calls and requests teach -------------------------------------------------------------------------
 
@@ -119,7 +129,7 @@ class Maintenance:
             return
         if entry.failures >= DROP_AFTER:
             self._table.remove(contact.key)
-            self._remember_lost(contact)
+            self._remember_lost(contact, now)
         elif contact.key not in self._probing:
             self._probe(contact, now)
 
@@ -309,19 +319,24 @@ class Maintenance:
         for index in range(FAR_BUCKETS_ON_JOIN):
             self._find_node(to_node_id(random_id_in_bucket(own, index, entropy)), now, found)
 
-    def _remember_lost(self, contact: Contact) -> None:
-        self._lost[contact.key] = contact
+    def _remember_lost(self, contact: Contact, now: float) -> None:
+        self._lost[contact.key] = Lost(contact, now, now + LOST_FIRST, LOST_FIRST)
         self._lost.move_to_end(contact.key)
         self._lost_since_recovery += 1
         if len(self._lost) > LOST_REMEMBERED:
             self._lost.popitem(last=False)
 
     def _probe_lost(self, now: float) -> None:
-        """Ask a few of the silent again, in turn; who never comes back is forgotten as others fall silent."""
-        for _ in range(min(LOST_PROBES, len(self._lost))):
-            key, contact = self._lost.popitem(last=False)
-            self._lost[key] = contact
-            self._probe(contact, now)
+        """Ask a few of the silent again, each less and less often; most are forgotten after a while."""
+        due = [lost for lost in self._lost.values() if lost.next_at <= now]
+        for lost in due[:LOST_PROBES]:
+            old = now - lost.since > LOST_LIFETIME
+            if old and len(self._lost) > LOST_KEPT:
+                del self._lost[lost.contact.key]
+                continue
+            lost.delay = min(2 * lost.delay, LOST_RARELY if old else LOST_OFTEN)
+            lost.next_at = now + lost.delay
+            self._probe(lost.contact, now)
 
     def _found_again(self, now: float) -> None:
         """A silent contact answers: if many fell silent together, a partition has healed."""
@@ -329,8 +344,8 @@ class Maintenance:
             return
         self._last_recovery = now
         self._lost_since_recovery = 0
-        for contact in list(self._lost.values())[-PROBES_AT_ONCE:]:
-            self._probe(contact, now)
+        for lost in list(self._lost.values())[-PROBES_AT_ONCE:]:
+            self._probe(lost.contact, now)
         self._timers.at(now + self._config.probe_timeout / 3, self._recover)
 
     def _recover(self, now: float) -> None:

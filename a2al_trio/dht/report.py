@@ -21,6 +21,7 @@ class Statistics:
     received_forged: int
     received_unexpected: int
     refused_over_budget: int
+    requests_answered: int
     sent: int
     send_queue_dropped: int
     calls_completed: int
@@ -48,6 +49,7 @@ def statistics(core: DhtCore) -> Statistics:
         received_forged=core.counters.forged,
         received_unexpected=core.counters.unexpected,
         refused_over_budget=core.limiter.refused,
+        requests_answered=core.handlers.answered,
         sent=core.outbox.sent,
         send_queue_dropped=core.outbox.dropped,
         calls_completed=core.rpc.counters.completed,
