@@ -12,7 +12,7 @@ from a2al_trio.ice.errors import IceFailed
 from a2al_trio.ice.servers import StaticCredentials, TurnServer
 from a2al_trio.net.datagram import Transmit
 from a2al_trio.testing import Link, Nat
-from tests.ice.world import RoomClosedError, open_side, open_world, receive, send
+from tests.ice.world import RoomClosedError, SimIceNetwork, open_side, open_world, receive, send
 
 Clock = trio.testing.MockClock
 
@@ -148,6 +148,28 @@ async def test_dead_servers_cost_nothing_but_themselves(autojump_clock: Clock) -
             assert "401" in text
             assert "check the user name and password" in text
             assert "wrong" not in text.replace("wrongly", "")
+
+
+async def test_a_server_that_never_answers_does_not_put_off_the_failure(autojump_clock: Clock) -> None:
+    class Tarpit(SimIceNetwork):
+        async def open_stream(self, host: str, port: int, *, tls: bool) -> trio.abc.Stream:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    turn = TurnServer("turn:203.0.113.99?transport=tcp", StaticCredentials("u", "p"))
+    async with open_world() as world:
+        rooms = world.rooms()
+        network = Tarpit(world.host("a", Nat.symmetric()))
+        async with (
+            open_ice_session(controlling=True, config=world.config(turn_servers=(turn,)), network=network) as caller,
+            open_side(world.host("b", Nat.symmetric()), rooms[1], world.config(), controlling=False) as callee,
+        ):
+            await rooms[0].send_credentials(*caller.credentials)
+            start = trio.current_time()
+            silent = pytest.RaisesExc(IceFailed, match="203.0.113.99:3478.transport=tcp: no answer within 6 s")
+            with pytest.RaisesGroup(silent, pytest.RaisesExc(IceFailed)):
+                await connect_both(caller, callee, rooms)
+            assert trio.current_time() - start < 10
 
 
 async def test_data_before_selection_is_kept(autojump_clock: Clock) -> None:

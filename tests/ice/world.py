@@ -108,12 +108,10 @@ class IceWorld:
         return self.net.host(name, behind=behind, link=link, ipv6=ipv6)
 
     def config(self, *, turn: bool = False, **settings: object) -> IceConfig:
-        servers = (TurnServer(f"turn:{STUN}:3478", StaticCredentials(USER, PASSWORD)),) if turn else ()
-        return IceConfig(
-            stun_servers=(f"stun:{STUN}:3478",) if self.stun else (),
-            turn_servers=servers,
-            **settings,  # type: ignore[arg-type]
-        )
+        if turn:
+            settings["turn_servers"] = (TurnServer(f"turn:{STUN}:3478", StaticCredentials(USER, PASSWORD)),)
+        stun = (f"stun:{STUN}:3478",) if self.stun else ()
+        return IceConfig(stun_servers=stun, **settings)  # type: ignore[arg-type]
 
     def rooms(self, delay: float = 0.02) -> tuple[MemoryRoom, MemoryRoom]:
         to_one, from_other = trio.open_memory_channel[Frame](1000)

@@ -22,7 +22,7 @@ from a2al_trio.ice.driver.gather import Base, Gatherer
 from a2al_trio.ice.driver.network import IceNetwork, SystemNetwork
 from a2al_trio.ice.driver.path import IcePath
 from a2al_trio.ice.driver.relay import open_relay
-from a2al_trio.ice.errors import CandidateDecodeError, IceFailed
+from a2al_trio.ice.errors import CandidateDecodeError, IceFailed, RelayFailed
 from a2al_trio.ice.servers import ServerAddress, TurnServer, parse_server
 from a2al_trio.ice.stun import is_stun
 from a2al_trio.net.address import SocketAddress
@@ -34,6 +34,8 @@ __all__ = ["IceConfig", "IceSession", "SignalMessage", "SignalRoom", "open_ice_s
 _RESCUES: Final = (CandidateType.PEER_REFLEXIVE, CandidateType.HOST)
 _RESCUE_AFTER: Final = 2.0
 _KEEP_RELAYS: Final = 10.0
+_GATHER_LIMIT: Final = 6.0
+"""Seconds after which the peer is told that there are no more candidates; slower sources are as good as dead."""
 
 
 class SignalMessage(Protocol):
@@ -194,17 +196,23 @@ class IceSession:
         bases = [] if self._config.relay_only else self._gatherer.bind_hosts()
         for base in bases:
             self._add_base(base)
-        async with trio.open_nursery() as nursery:
-            if not self._config.relay_only:
-                for server in self._stun:
-                    nursery.start_soon(self._gatherer.ask, server, bases)
-            if self._config.use_relays:
-                families = {":" in host for host in self._network.hosts()} | {False}
-                for turn in self._config.turn_servers:
-                    for ipv6 in families:
-                        ready = trio.Event()
-                        self._nursery.start_soon(partial(self._run_relay, turn, ready, ipv6=ipv6))
-                        nursery.start_soon(ready.wait)
+        pending: dict[trio.Event, str] = {}
+        with trio.move_on_after(_GATHER_LIMIT):
+            async with trio.open_nursery() as nursery:
+                if not self._config.relay_only:
+                    for server in self._stun:
+                        nursery.start_soon(self._gatherer.ask, server, bases)
+                if self._config.use_relays:
+                    families = {":" in host for host in self._network.hosts()} | {False}
+                    for turn in self._config.turn_servers:
+                        for ipv6 in families:
+                            ready = trio.Event()
+                            pending[ready] = str(turn.address)
+                            self._nursery.start_soon(partial(self._run_relay, turn, ready, ipv6=ipv6))
+                            nursery.start_soon(ready.wait)
+        for ready, name in pending.items():
+            if not ready.is_set():
+                self._gatherer.failed(name, RelayFailed(f"no answer within {_GATHER_LIMIT:.0f} s"))
         self._gathered.set()
         self._agent.end_local_candidates(trio.current_time())
         self._flush()
