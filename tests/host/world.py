@@ -1,72 +1,12 @@
-"""Hosts on a simulated network in virtual time."""
+"""Hosts on a simulated network in virtual time, and identities that are the same in every run."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-
-import attrs
-import trio
-
-from a2al_trio.host import Host, HostConfig, open_host_over
 from a2al_trio.identity import Identity
-from a2al_trio.net.address import SocketAddress
-from a2al_trio.net.datagram import DatagramSocket
-from a2al_trio.net.mux import open_mux_over
-from a2al_trio.testing import SimHost
+from a2al_trio.testing.hosts import EPOCH, SimNetwork, open_sim_host, unix_time
 
 __all__ = ["EPOCH", "SimNetwork", "identity", "open_sim_host", "unix_time"]
-
-EPOCH = 1_800_000_000
-"""Wall time at virtual time zero."""
-PORT = 4121
-
-
-def unix_time() -> float:
-    return EPOCH + trio.current_time()
 
 
 def identity(number: int) -> Identity:
     return Identity.from_seed(number.to_bytes(32, "big"))
-
-
-@attrs.frozen
-class SimNetwork:
-    """What a host needs of its machine beside the main socket: ICE sockets, TCP. Names are IP addresses."""
-
-    machine: SimHost
-
-    def hosts(self) -> Sequence[str]:
-        return self.machine.addresses
-
-    def bind(self, host: str) -> DatagramSocket:
-        return self.machine.bind(host="" if host in ("0.0.0.0", "::") else host)
-
-    async def resolve(self, host: str, port: int) -> Sequence[SocketAddress]:
-        await trio.lowlevel.checkpoint()
-        try:
-            return [SocketAddress.of(host, port)]
-        except ValueError:
-            raise OSError(f"no such name: {host}") from None
-
-    async def open_stream(self, host: str, port: int, *, tls: bool) -> trio.abc.Stream:
-        assert not tls, "the simulation has no certificates"
-        return await self.machine.connect(SocketAddress.of(host, port))
-
-
-@asynccontextmanager
-async def open_sim_host(
-    machine: SimHost, who: Identity, *, seeds: tuple[Host, ...] = (), config: HostConfig | None = None
-) -> AsyncIterator[Host]:
-    """Run a host on a simulated machine and join it to the network of `seeds`."""
-    settings = attrs.evolve(config or HostConfig(), bootstrap=tuple(str(seed.dht_address) for seed in seeds))
-    socket = machine.bind(PORT, host=machine.addresses[0])
-    entropy = random.Random(who.public_key).randbytes
-    async with (
-        open_mux_over(socket) as mux,
-        open_host_over(mux, who, settings, network=SimNetwork(machine), unix_time=unix_time, entropy=entropy) as host,
-    ):
-        if seeds:
-            await host.dht.bootstrapped()
-        yield host
