@@ -144,8 +144,10 @@ class Surroundings:
     def nat_type(self) -> NatType:
         """The kind of NAT before the socket of QUIC, and so what we publish (spec 05 §6)."""
         now = trio.current_time()
-        if any(not mapped.is_ipv6 for mapped in self._mapped()):
-            return NatType.FULL_CONE  # whatever the NAT does otherwise, it forwards this port
+        seen = self.sense.trusted(now) or self.dht_sense.trusted(now)
+        if any(not mapped.is_ipv6 and (seen is None or seen.host == mapped.host) for mapped in self._mapped()):
+            # Whatever the NAT does otherwise, it forwards this port; seen elsewhere, there is another NAT behind it.
+            return NatType.FULL_CONE
         found = self.sense.nat_type(now)
         return found if found is not NatType.UNKNOWN else self.dht_sense.nat_type(now)
 

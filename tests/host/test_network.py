@@ -238,6 +238,9 @@ async def test_a_mapped_port_is_advertised(
         assert [candidate.url for candidate in world.surroundings.candidates()] == ["quic://203.0.113.9:4121"]
         assert world.surroundings.nat_type is NatType.FULL_CONE
         assert world.surroundings.main_addresses() == (SocketAddress("203.0.113.9", 4121),)
+        server = SocketAddress("198.51.100.9", 3478)
+        world.surroundings.sense.observe_server(server, SocketAddress("6.6.6.6", 4121), trio.current_time())
+        assert world.surroundings.nat_type.name == "SYMMETRIC", "there is another NAT behind the router's"
 
 
 async def test_a_liar_moves_nothing(autojump_clock: trio.testing.MockClock) -> None:
