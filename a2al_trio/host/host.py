@@ -456,6 +456,7 @@ async def open_host_over(
         meetings = Meetings(place, agents, tls, dialler, admission, punches, nursery)
         publisher = Publisher(config, agents, dht, surroundings, clock, lambda: hubs.published, clock.trust_wall)
         surroundings.on_change.append(publisher.reconsider)
+        surroundings.on_network_change += [hubs.signaling.network_changed, place.network_changed]
         surroundings.connected_hosts = lambda: {connection.peer_address.host for connection in connections}
         host = Host(
             agents=agents,

@@ -152,8 +152,7 @@ async def _keep_relay(
                         task_status.started(socket)
                     else:
                         socket.use(relay)
-                    failures.append(AttemptFailure(str(server.address), ConnectionResetError(await relay.wait_lost())))
-                    logger.warning("the relay is lost: %s", failures[-1])
+                    logger.warning("the relay is lost: %s", await relay.wait_lost())
             except (A2alError, OSError) as error:
                 failures.append(AttemptFailure(str(server.address), error))
         if socket is None:

@@ -6,6 +6,7 @@ relays back.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -36,6 +37,12 @@ class MeetingPlace:
     quic: QuicConfig
     server: ServerTls
     network: IceNetwork = attrs.field(factory=SystemNetwork)
+    _sessions: weakref.WeakSet[IceSession] = attrs.field(factory=weakref.WeakSet)
+
+    def network_changed(self) -> None:
+        """Our addresses have changed: all meetings look for new paths, and move to them."""
+        for session in tuple(self._sessions):
+            session.network_changed()
 
     async def dial_hub(self, host: str, port: int, tls: bool) -> trio.abc.Stream:
         """Connect to a hub."""
@@ -120,6 +127,7 @@ async def _open_meeting(
         open_quic(session.path, place.quic, server=place.server, accept_queue=1) as endpoint,
         open_service_nursery("meeting") as nursery,
     ):
+        place._sessions.add(session)
         # The room stays open until the handshake is done, as peers take its end for the end of the call (Q8).
         async with join(session) as room:
             path = await session.connect(room)

@@ -15,14 +15,16 @@ from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
 from a2al_trio.host import AgentConnection, Host, HostConfig
 from a2al_trio.ice import StaticCredentials, TurnServer
 from a2al_trio.identity import Identity
+from a2al_trio.punch import open_outgoing
 from a2al_trio.signaling import Hub
 from a2al_trio.testing import Link, Nat, SimHost, SimNet, open_simnet
-from a2al_trio.wire import EndpointPayload
-from tests.host.world import PORT, identity, open_sim_host
+from a2al_trio.wire import EndpointPayload, encode_route_frame
+from tests.host.world import identity, open_sim_host
 from tests.ice.turn_server import PASSWORD, USER, SimTurnServer
 
 Clock = trio.testing.MockClock
 SEED, ALICE, BOB = identity(1), identity(2), identity(3)
+PORT = 4121
 INFRA = "198.51.100.250"
 HUB = f"ws://{INFRA}:{PORT}"
 
@@ -254,3 +256,76 @@ async def test_without_a_hub_every_attempt_is_named(autojump_clock: Clock) -> No
             await bob.open_connection(ALICE.address, record=record)
         names = [attempt.name for attempt in failed.value.attempts]
         assert names == ["198.51.100.99:4121", f"ICE through {HUB}"]
+
+
+@pytest.mark.parametrize("nat", ["open", "port_restricted"])
+async def test_a_connection_outlives_a_move_to_another_network(autojump_clock: Clock, nat: str) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.full_cone(), name="alice") as alice,
+        world.host(BOB, KINDS[nat], name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        async with bob.connect(ALICE.address) as connection:
+            assert await ask(connection, b"before") == b"before"
+            world.net.hosts["bob"].move()
+            bob._reach.meetings.place.network_changed()
+            began = trio.current_time()
+            assert await ask(connection, b"after") == b"after"
+            print(f"moved within {trio.current_time() - began:.3f} s")
+            assert trio.current_time() - began < 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_caller_who_is_not_whom_the_hub_announced_is_sent_away(autojump_clock: Clock) -> None:
+    """A hub, or somebody at it, may announce anybody: the certificate decides."""
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+    ):
+        await alice.publish()
+        meetings = bob._reach.meetings
+        carol = identity(4).address
+        tls = meetings.tls.dialling(ALICE.address, BOB.address)
+        async with open_outgoing(meetings.place, [HUB], local=carol, remote=ALICE.address, tls=tls) as meeting:
+            await (await meeting.quic.open_stream()).send_all(encode_route_frame(ALICE.address))
+            await meeting.quic.wait_closed()
+            assert meeting.quic.close_reason is not None
+            assert (meeting.quic.close_reason.code, meeting.quic.close_reason.reason) == (1, "peer mismatch")
+
+
+async def test_connections_outlive_the_hub(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        async with bob.connect(ALICE.address) as connection:
+            world.infra.link = Link.broken()
+            await trio.sleep(300)
+            assert await ask(connection, b"still there?") == b"still there?"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_restarted_nat_is_survived_or_named(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        async with bob.connect(ALICE.address) as connection:
+            world.net.nats["alice's NAT"].forget_mappings()
+            began = trio.current_time()
+            assert await ask(connection, b"still there?") == b"still there?"
+            print(f"back within {trio.current_time() - began:.3f} s")
+            assert trio.current_time() - began < 10
+        nursery.cancel_scope.cancel()
