@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from a2al_trio.errors import CloseCause, ConnectionLost, StreamReset, StreamStopped
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.datagram import Transmit
 from a2al_trio.net.socket import open_udp
 from a2al_trio.quic import (
     VERSION_1,
@@ -32,7 +33,7 @@ from a2al_trio.quic import (
     TicketKeys,
     open_quic,
 )
-from a2al_trio.testing import Link, open_simnet
+from a2al_trio.testing import Link, Nat, open_simnet
 from tests.quic.tls_support import client_tls, credentials, drbg, server_tls
 
 pytest.importorskip("aioquic")
@@ -472,6 +473,22 @@ async def test_a_client_behind_a_rebinding_nat_is_followed() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_they_follow_us_when_our_nat_forgets(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_simnet(seed=2) as net:
+        home = net.nat("home", Nat.port_restricted())
+        near, far = net.host("near", behind=home).bind(), net.host("far").bind()
+        neighbour = net.host("neighbour", behind=home).bind()
+        config = configuration(is_client=False, credentials=credentials())
+        async with open_aioquic(far, config, handler=echo), open_quic(near) as endpoint:
+            connection = await endpoint.connect(far.address, tls=client_tls(), server_name="example.test")
+            assert await exchange(connection, b"before") == b"before"
+            await trio.sleep(1)  # nothing is under way that would have its old port again
+            home.forget_mappings()
+            neighbour.send_nowait(Transmit(b"takes our port", 14, far.address))
+            assert await exchange(connection, bytes(100_000)) == bytes(100_000)
+
+
+@pytest.mark.timeout(300)  # most of it is aioquic's time
 async def test_ten_megabytes_each_way_at_once_over_a_bad_link(autojump_clock: trio.testing.MockClock) -> None:
     data = hashlib.shake_256(b"bad link").digest(10_000_000)
     link = Link(latency=0.01, loss=0.05)

@@ -94,6 +94,7 @@ async def test_a_nat_that_forgets_its_mapping_is_followed(autojump_clock: Clock)
             nursery.start_soon(echo_streams, accepted)
             await exchange(connection, b"before")
             before = accepted.peer_address
+            await trio.sleep(1)  # nothing is under way that would have its old port again
             home.forget_mappings()
             # Another host takes the old mapping's port, so that ours gets a new one.
             neighbour.send_nowait(Transmit(b"hello", 5, far.address))
@@ -107,11 +108,13 @@ async def test_observers_see_what_passes(autojump_clock: Clock) -> None:
     traces: dict[bool, list[str]] = {True: [], False: []}
     config = QuicConfig(observe=lambda cid, is_client, peer: QlogWriter(traces[is_client].append, cid, is_client, peer))
     link = Link(latency=0.02, loss=0.05)
-    async with two_connections(config=config, link=link, seed=3) as (near, far), trio.open_nursery() as nursery:
-        nursery.start_soon(echo_streams, far)
-        await exchange(near, bytes(300_000))
-        near.close(0, "seen")
-        await far.wait_closed()
+    async with two_connections(config=config, link=link, seed=3) as (near, far):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo_streams, far)
+            await exchange(near, bytes(300_000))
+            nursery.cancel_scope.cancel()
+        near.close(7, "seen")
+        far.close()
     for trace in traces.values():
         names = [json.loads(line[1:])["name"] for line in trace[1:]]
         assert {
