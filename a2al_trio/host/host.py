@@ -32,7 +32,7 @@ from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import ControlReply
 from a2al_trio.host.dial import Dialler
 from a2al_trio.host.hubs import HubRegistrations, ice_config, open_hubs
-from a2al_trio.host.mailbox import Mailbox
+from a2al_trio.host.mailbox import Mailbox, MailEvents
 from a2al_trio.host.meet import Meetings
 from a2al_trio.host.network import Surroundings
 from a2al_trio.host.pool import ConnectionPool, MailCourier
@@ -47,7 +47,7 @@ from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.host.topics import Topics
 from a2al_trio.ice import IceNetwork, SystemNetwork
-from a2al_trio.identity import Address, Identity, NodeId
+from a2al_trio.identity import Address, Identity
 from a2al_trio.nat.sense import NatSense
 from a2al_trio.nat.watch import network_fingerprint
 from a2al_trio.net.address import SocketAddress
@@ -416,14 +416,7 @@ async def open_host_over(
     surroundings = Surroundings(config, mux, network, identity=identity, entropy=entropy)
     place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
-    host: Host | None = None
-
-    def pushed(key: NodeId, record: SignedRecord) -> bool:
-        return host is not None and host.mailbox.take_push(key, record)
-
-    def mail_kept(recipient: Address) -> None:
-        if host is not None:
-            host.mailbox.arrived(recipient)
+    mail = MailEvents()
 
     async with (
         open_quic(mux.quic, config.quic, server=tls.accepting()) as quic,
@@ -434,7 +427,8 @@ async def open_host_over(
             bootstrap=seeds,
             data_dir=config.data_dir,
             on_observed=surroundings.observed_by_dht,
-            on_push=pushed,
+            on_push=mail.pushed,
+            on_waiting_mail=mail.waiting,
             unix_time=clock,
             entropy=entropy,
         ) as dht,
@@ -442,7 +436,7 @@ async def open_host_over(
         open_hubs(config, agents, network) as hubs,
         open_service_nursery("host") as nursery,
     ):
-        shelf = Shelf(dht, clock, config.clock_tolerance, mail_kept)
+        shelf = Shelf(dht, clock, config.clock_tolerance, mail.kept)
         connections: weakref.WeakSet[AgentConnection] = weakref.WeakSet()
 
         def take_reply(peer: Address, reply: ControlReply, source: SocketAddress) -> None:
@@ -470,6 +464,7 @@ async def open_host_over(
             entropy=entropy,
             tolerance=config.clock_tolerance,
         )
+        mail.mailbox = host.mailbox
         nursery.start_soon(admission.run, quic)
         nursery.start_soon(publisher.keep_fresh)
         nursery.start_soon(punches.run)

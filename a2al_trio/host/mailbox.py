@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from a2al_trio.dht import Dht, Publication, StaleRecord
+from a2al_trio.dht.events import MailWaiting
 from a2al_trio.errors import RecordNotFound
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.stamps import RecordStamps
@@ -35,7 +36,7 @@ from a2al_trio.wire import (
     sign_record,
 )
 
-__all__ = ["MAIL_TTL", "Courier", "MailIterator", "Mailbox", "SentMail"]
+__all__ = ["MAIL_TTL", "Courier", "MailEvents", "MailIterator", "Mailbox", "SentMail"]
 
 logger = logging.getLogger(__name__)
 
@@ -206,10 +207,13 @@ class Mailbox:
 
     def arrived(self, recipient: Address) -> None:
         """Tell that mail for one of our agents is held here now."""
-        self._box(recipient).wake()
+        if recipient in self._agents.addresses:
+            self._box(recipient).wake()
 
     def expect(self, recipient: Address, message_ids: Iterable[bytes]) -> None:
         """Tell that the DHT holds mail for one of our agents; no ids means: perhaps new (spec 08 §2.2)."""
+        if recipient not in self._agents.addresses:
+            return
         box = self._box(recipient)
         ids = list(message_ids)
         if not ids or any(message_id not in box.seen for message_id in ids):
@@ -288,6 +292,28 @@ class Mailbox:
             raise RecordNotFound(
                 f"{recipient} has published no endpoint record, so there is no key to encrypt the note to"
             ) from error
+
+
+@attrs.define
+class MailEvents:
+    """Hands what the layers below notice to the mailbox, which is made after them."""
+
+    mailbox: Mailbox | None = None
+
+    def pushed(self, key: NodeId, record: SignedRecord) -> bool:
+        """A record was pushed to us; True asks for the next one, too."""
+        return self.mailbox is not None and self.mailbox.take_push(key, record)
+
+    def kept(self, recipient: Address) -> None:
+        """A note was delivered directly and is held here now."""
+        if self.mailbox is not None:
+            self.mailbox.arrived(recipient)
+
+    def waiting(self, hint: MailWaiting) -> None:
+        """A holder of an agent's record says that mail waits (spec 08 §2.2)."""
+        for mail in hint.mail:
+            if self.mailbox is not None and mail.record_type == RecordType.MAILBOX and mail.count:
+                self.mailbox.expect(hint.publisher, mail.ids)
 
 
 class MailIterator:

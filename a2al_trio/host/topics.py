@@ -80,14 +80,18 @@ class Topics:
     ) -> AsyncIterator[Registration]:
         """Keep an agent announced under topics for the length of a block; see `announce` for errors.
 
-        The entries are renewed at half their lifetime. There is no way to take one back: after the block it runs
-        out within `ttl` seconds.
+        The entries are renewed at half their lifetime. There is no way to take one back: after the block nobody
+        keeps it alive, and it runs out within `ttl` seconds.
         """
         registration = await self.announce(topics, entry, agent=agent, ttl=ttl)
         base = entry or TopicPayload(topic="")
         async with open_service_nursery("topic registration") as nursery:
             nursery.start_soon(self._keep, registration, base, _lifetime(ttl))
-            yield registration
+            try:
+                yield registration
+            finally:
+                for name in registration.topics:
+                    self._dht.withdraw(registration.agent, RecordType.TOPIC, topic_key(name))
 
     async def announce(
         self,

@@ -137,6 +137,26 @@ async def test_a_hint_brings_the_next_poll_forward(autojump_clock: trio.testing.
         assert trio.current_time() - began < 10
 
 
+async def test_holders_tell_a_publisher_of_waiting_mail(autojump_clock: trio.testing.MockClock) -> None:
+    async with three_hosts() as (_, _, alice, bob):
+        messages = bob.mailbox.messages()
+        await alice.mailbox.send(BOB.address, b"first", direct=False)
+        assert (await anext(messages)).body == b"first"
+        await alice.mailbox.send(BOB.address, b"second", direct=False)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bob.publish)
+            assert (await anext(messages)).body == b"second"
+        assert trio.current_time() - began < 10
+
+
+async def test_hints_about_strangers_are_nothing_to_us(autojump_clock: trio.testing.MockClock) -> None:
+    async with three_hosts() as (_, _, _, bob):
+        bob.mailbox.expect(ALICE.address, [])
+        bob.mailbox.arrived(ALICE.address)
+        assert bob.mailbox._boxes == {}
+
+
 async def test_mail_goes_to_and_from_every_agent_of_a_host(autojump_clock: trio.testing.MockClock) -> None:
     second = identity(20)
     async with three_hosts() as (_, _, alice, bob):

@@ -16,10 +16,11 @@ from a2al_trio.net.mux import open_mux_over
 from a2al_trio.testing import SimHost, open_simnet
 from a2al_trio.wire import EndpointPayload
 from tests.host.test_ice_meeting import HUB, open_world
-from tests.host.world import EPOCH, PORT, SimNetwork, identity, open_sim_host, unix_time
+from tests.host.world import EPOCH, SimNetwork, identity, open_sim_host, unix_time
 
 SEED, ALICE, BOB = identity(1), identity(2), identity(3)
 HOUR = 3600.0
+PORT = 4121
 
 
 @asynccontextmanager

@@ -87,6 +87,8 @@ async def test_a_registration_is_kept_alive_and_runs_out(autojump_clock: trio.te
             await trio.sleep(5000)
             [later] = await bob.topics.search("weather")
             assert later.record.sequence > first.record.sequence
+            [held] = alice.dht.local_records(topic_key("weather"), RecordType.TOPIC)
+        assert alice.dht.replica_count(topic_key("weather"), held) == 0, "nobody keeps it alive any more"
         await trio.sleep(1001)
         assert await bob.topics.search("weather") == []
 
