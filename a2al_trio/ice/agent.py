@@ -129,11 +129,6 @@ class IceAgent:
         """Our role; a conflict with the peer's may have changed it before a pair was selected."""
         return self._checklist.controlling
 
-    @property
-    def stopped(self) -> bool:
-        """Whether the agent failed or lost consent."""
-        return self._stopped
-
     def accepts(self, source: SocketAddress) -> bool:
         """Whether data from there may come from the peer, which may use any pair (spec 06 Q15)."""
         return source in self._checklist.remotes
@@ -158,12 +153,10 @@ class IceAgent:
 
     def remove_base(self, base: SocketAddress, now: float) -> None:
         """A socket or relay of ours is gone: nothing is sent from it any more."""
-        self._checklist.locals.pop(base, None)
-        for pair in self._checklist:
-            if pair.local.address == base:
-                self._checks.cancel(pair)
-                pair.state = PairState.FAILED
-                self._nomination.abandon(pair)
+        for pair in self._checklist.remove_local(base, keep=self._selected):
+            self._checks.cancel(pair)
+            pair.state = PairState.FAILED
+            self._nomination.abandon(pair)
         if self._selected is not None and self._consent is not None and self._selected.local.address == base:
             self._consent.fall_silent(now)
             self._revive(now)
@@ -253,11 +246,16 @@ class IceAgent:
             self._send(base, source, answer)
             return
         self._send(base, source, encode_success(request, source, self.credentials))
-        if source not in self._checklist.remotes:
+        moved = source not in self._checklist.remotes
+        if moved:
             self._learn_remote(request, source)
         pair = self._checklist.get(base, source)
         if pair is None:
             return
+        if moved and self._consent is not None:
+            # Who is connected already and comes from elsewhere has been given another address by its NAT.
+            pair.checked_by_peer = True
+            self._consent.doubt(now)
         if request.get(Attribute.USE_CANDIDATE) is None or self.controlling:
             pair.checked_by_peer = True
         elif request.transaction_id not in self._nominations:

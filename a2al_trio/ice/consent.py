@@ -41,6 +41,11 @@ class Consent:
         self.confirmed_at = now
         self.schedule(now)
 
+    def doubt(self, now: float) -> None:
+        """The peer seems to have moved: if the pair does not answer at once, do not wait for it as long as usual."""
+        self.confirmed_at = min(self.confirmed_at, now - _SILENCE + 2 * _PROBE_INTERVAL)
+        self.next_check_at = now
+
     def fall_silent(self, now: float) -> None:
         """The pair is known to be dead: do not wait for checks to go unanswered."""
         self.confirmed_at = min(self.confirmed_at, now - _SILENCE)

@@ -102,6 +102,15 @@ class Checklist:
         for remote in list(self.remotes.values()):
             self._add_pair(candidate, remote)
 
+    def remove_local(self, base: SocketAddress, *, keep: Pair | None) -> list[Pair]:
+        """Forget a base and its pairs, all but one; returns them all."""
+        self.locals.pop(base, None)
+        gone = [pair for pair in self if pair.local.address == base]
+        for pair in gone:
+            if pair is not keep:
+                del self._pairs[base, pair.remote.address]
+        return gone
+
     def add_remote(self, candidate: Candidate) -> None:
         """Add a candidate of the peer; a signalled one takes the place of one learned from a check."""
         known = self.remotes.get(candidate.address)
