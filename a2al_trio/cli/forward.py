@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -30,6 +31,7 @@ __all__ = ["forward"]
     "--listen", type=SOCKET_ADDRESS, default="127.0.0.1:0", help="Where TCP clients connect; default: any free port."
 )
 @click.option("--token", default="", help="Ticket for an agent that asks for one.")
+@click.option("--json", "as_json", is_flag=True, help="Print the port's address as JSON.")
 @click.option("--key", type=click.Path(path_type=Path), default=default_key_path, help="Key file of this node.")
 @click.option("--bootstrap", "-b", multiple=True, metavar="HOST:PORT", help="A node to join through.")
 @run_async
@@ -37,6 +39,7 @@ async def forward(
     aid: Address,
     listen: SocketAddress,
     token: str,
+    as_json: bool,
     key: Path,
     bootstrap: tuple[str, ...],
 ) -> None:
@@ -50,6 +53,7 @@ async def forward(
     async with open_host(load_node_identity(key), HostConfig(bootstrap=bootstrap)) as host:
         await host.dht.bootstrapped()
         bound = listeners[0].socket.getsockname()
-        click.echo(str(SocketAddress(bound[0], bound[1])))
+        port = str(SocketAddress(bound[0], bound[1]))
+        click.echo(json.dumps({"listen": port, "aid": str(aid)}) if as_json else port)
         console.print(f"leads to {aid}")
         await forward_tcp(host, aid, listeners, token=token)

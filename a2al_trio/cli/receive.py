@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -26,6 +27,7 @@ __all__ = ["receive"]
 @click.option("--allow", type=AID, multiple=True, help="An AID whose files are taken.")
 @click.option("--anyone", is_flag=True, help="Take files from anybody.")
 @click.option("--once", is_flag=True, help="End after one file.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each file.")
 @host_options
 @run_async
 async def receive(
@@ -33,6 +35,7 @@ async def receive(
     allow: tuple[Address, ...],
     anyone: bool,
     once: bool,
+    as_json: bool,
     key: Path,
     listen: str,
     bootstrap: tuple[str, ...],
@@ -45,13 +48,18 @@ async def receive(
     config = make_config(listen=listen, bootstrap=bootstrap, advertise=advertise, data_dir=data_dir)
     async with open_host(load_node_identity(key), config) as host, trio.open_nursery() as nursery:
         host.access = AccessList(allow=None if anyone else allow)
-        await nursery.start(_take_files, host, directory, once)
+        await nursery.start(_take_files, host, directory, once, as_json)
         await announce(host)
         console.print(f"takes files into {directory}")
 
 
 async def _take_files(
-    host: Host, directory: Path, once: bool, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    host: Host,
+    directory: Path,
+    once: bool,
+    as_json: bool,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     done = trio.Event()
     bars = make_progress()
@@ -70,7 +78,7 @@ async def _take_files(
         except (A2alError, OSError, trio.BrokenResourceError) as error:
             console.print(f"[yellow]not received[/] from {sender}: {error}")
         else:
-            click.echo(str(path))
+            click.echo(json.dumps({"file": str(path), "from": str(sender)}) if as_json else str(path))
             done.set()
 
     async def handle(connection: AgentConnection) -> None:
