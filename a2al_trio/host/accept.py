@@ -64,6 +64,8 @@ class AdmittedCall:
 
     caller: Address | None = None
     """The AID that was announced: anybody else is sent away as a `peer mismatch` (spec 06 §15.2)."""
+    local: Address | None = None
+    """Our agent, if it was we who dialled: then the peer's route must name this one."""
     path: Callable[[], str] | None = None
     """How the peer is reached, in words."""
     control: QuicStream | None = None
@@ -142,7 +144,7 @@ class Admission:
         if limit.cancelled_caught or control is None:
             quic.close(FAILED, "control stream failed")
             return
-        local = self._route(route, quic.server_name)
+        local = self._route(route, quic.server_name if call.local is None else str(call.local))
         if local is None:
             quic.close(FAILED, "unknown agent")
             return

@@ -52,7 +52,7 @@ from a2al_trio.nat.sense import NatSense
 from a2al_trio.nat.watch import network_fingerprint
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import Mux, open_mux
-from a2al_trio.punch import MeetingPlace, PunchPool, pool_place
+from a2al_trio.punch import MeetingPlace, PunchPool, PunchSide, pool_place
 from a2al_trio.quic import open_quic
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.wire import EndpointPayload, NatType, SignedRecord, WireDecodeError
@@ -417,7 +417,6 @@ async def open_host_over(
     place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
     mail = MailEvents()
-
     async with (
         open_quic(mux.quic, config.quic, server=tls.accepting()) as quic,
         open_dht(
@@ -447,7 +446,8 @@ async def open_host_over(
         dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply, connections.add)
         admission = Admission(agents, tls, shelf, config.max_connections, connections.add)
         punches = PunchPool(pool_place(place), dht, identity.address, partial(tls.dialling, local=identity.address))
-        meetings = Meetings(place, agents, tls, dialler, admission, punches, nursery)
+        own_side = partial(_punch_side, surroundings, unix_time)
+        meetings = Meetings(place, agents, tls, dialler, admission, punches, nursery, own_side)
         publisher = Publisher(config, agents, dht, surroundings, clock, lambda: hubs.published, clock.trust_wall)
         surroundings.on_change.append(publisher.reconsider)
         surroundings.on_network_change += [hubs.signaling.network_changed, place.network_changed]
@@ -478,6 +478,10 @@ def _require_own_key(identity: Identity) -> None:
             f"{identity.address} is a delegated agent; open the host with a node identity of its own "
             "(Identity.generate) and register the agent on it"
         )
+
+
+def _punch_side(surroundings: Surroundings, unix_time: Callable[[], float]) -> PunchSide:
+    return PunchSide(surroundings.main_addresses(), int(surroundings.nat_type), unix_time)
 
 
 def _round_trips(dht: Dht) -> list[float]:

@@ -7,8 +7,9 @@ cancelled leaves at once; the call itself is then ended where that is safe.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -20,8 +21,11 @@ from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.dial import Dialler, raise_if_mismatch
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.identity import Address
+from a2al_trio.net.address import SocketAddress
 from a2al_trio.punch import Meeting, MeetingPlace, PunchPool, open_incoming, open_outgoing
-from a2al_trio.signaling import IncomingCall
+from a2al_trio.punch.sync import ROUND, PunchSide, rounds_as_callee, rounds_as_caller
+from a2al_trio.scopes import Attempt, race
+from a2al_trio.signaling import IncomingCall, Room
 
 __all__ = ["Meetings"]
 
@@ -53,9 +57,18 @@ class _Call:
         self.has_path = True
 
     def settle(self, connection: AgentConnection) -> bool:
+        if self.connection is not None:
+            return False
         self.connection = connection
         self.settled.set()
         return not self.abandoned
+
+    def settle_early(self, connection: AgentConnection) -> None:
+        """There is a connection beside ICE; ICE ends where that is safe, see `abandon`."""
+        if not self.settle(connection):
+            connection.close(0, "superseded by faster candidate")
+        elif not self.has_path:
+            self.scope.cancel()
 
     def fail(self, error: BaseException) -> None:
         self.error = self.error or error
@@ -86,6 +99,8 @@ class Meetings:
     punches: PunchPool
     """Where calls end up that another node makes to ours, for DHT messages (spec 06 §16.4)."""
     background: trio.Nursery
+    own_side: Callable[[], PunchSide]
+    """Where our main socket is seen, for the synchronised punch (spec 08 §5.1)."""
     _calling: dict[tuple[Address, Address], trio.Event] = attrs.field(factory=dict)
 
     async def call(self, peer: Address, hubs: Sequence[str], *, local: Address) -> AgentConnection:
@@ -125,7 +140,9 @@ class Meetings:
         for_node = target == self.agents.default.address
         try:
             tls = self.tls.dialling(caller, target)
-            async with open_incoming(self.place, call, remote=caller, tls=tls) as meeting:
+            # A punch ends at the main socket, where nothing tells DHT connections from those of agents.
+            beside = None if for_node else partial(self._answer_punch, caller, target)
+            async with open_incoming(self.place, call, remote=caller, tls=tls, beside=beside) as meeting:
                 if meeting.is_client:
                     connection = await self._introduce(meeting, caller, target)
                     if not self.admission.hand_over(connection):
@@ -177,7 +194,13 @@ class Meetings:
     async def _run_call(self, call: _Call, peer: Address, hubs: Sequence[str], local: Address) -> None:
         tls = self.tls.dialling(peer, local)
         async with open_outgoing(
-            self.place, hubs, local=local, remote=peer, tls=tls, on_path=call.note_path
+            self.place,
+            hubs,
+            local=local,
+            remote=peer,
+            tls=tls,
+            on_path=call.note_path,
+            beside=partial(self._punch, call, peer, local),
         ) as meeting:
             if meeting.is_client:
                 connection = await self._introduce(meeting, peer, local)
@@ -189,5 +212,48 @@ class Meetings:
                 await self.admission.keep(meeting.quic, expected)
             await trio.sleep(LINGER)
 
+    async def _punch(self, call: _Call, peer: Address, local: Address, room: Room) -> None:
+        """Dial the peer's main socket from ours at the moment it dials us; who is there first wins over ICE."""
+        async with aclosing(rounds_as_caller(room, self.own_side())) as rounds:
+            async for targets in rounds:
+                with trio.move_on_after(ROUND):
+                    attempts = [
+                        Attempt(str(target), partial(self.dialler.dial, peer, target, local=local))
+                        for target in targets
+                    ]
+                    try:
+                        connection = await race(attempts, stagger=0, discard=_superseded)
+                    except ConnectError as error:
+                        logger.debug("punch towards %s: %s", peer, error)
+                        continue
+                    call.settle_early(connection)
+                    return
+
+    async def _answer_punch(self, caller: Address, target: Address, room: Room) -> None:
+        """Dial the caller's main socket from ours, which opens our NAT for its dials.
+
+        The caller chooses among all connections by opening the control stream on one (spec 08 §5.1).
+        """
+        tls = self.tls.dialling(caller, target)
+
+        async def dial(address: SocketAddress) -> None:
+            try:
+                quic = await self.dialler.quic.connect(address, tls=tls, server_name=str(caller))
+            except ConnectionLost as error:
+                logger.debug("punch towards %s at %s: %s", caller, address, error)
+                return
+            self.background.start_soon(self.admission.keep, quic, AdmittedCall(caller=caller, local=target))
+
+        async with aclosing(rounds_as_callee(room, self.own_side())) as rounds:
+            async for targets in rounds:
+                with trio.move_on_after(ROUND):
+                    async with trio.open_nursery() as nursery:
+                        for address in targets:
+                            nursery.start_soon(dial, address)
+
     async def _introduce(self, meeting: Meeting, peer: Address, local: Address) -> AgentConnection:
         return await self.dialler.introduce(meeting.quic, peer, local, path=lambda: meeting.description)
+
+
+def _superseded(connection: AgentConnection) -> None:
+    connection.close(0, "superseded by faster candidate")

@@ -2,5 +2,15 @@
 
 from a2al_trio.punch.meeting import Meeting, MeetingPlace, open_incoming, open_outgoing
 from a2al_trio.punch.pool import PunchedRoute, PunchPool, pool_place
+from a2al_trio.punch.sync import PunchSide
 
-__all__ = ["Meeting", "MeetingPlace", "PunchPool", "PunchedRoute", "open_incoming", "open_outgoing", "pool_place"]
+__all__ = [
+    "Meeting",
+    "MeetingPlace",
+    "PunchPool",
+    "PunchSide",
+    "PunchedRoute",
+    "open_incoming",
+    "open_outgoing",
+    "pool_place",
+]

@@ -7,7 +7,7 @@ relays back.
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
@@ -21,10 +21,13 @@ from a2al_trio.quic import ClientTls, QuicConfig, QuicConnection, QuicEndpoint, 
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.signaling import IncomingCall, Room, open_call
 
-__all__ = ["Meeting", "MeetingPlace", "open_incoming", "open_outgoing"]
+__all__ = ["Beside", "Meeting", "MeetingPlace", "open_incoming", "open_outgoing"]
 
 DIAL_LIMIT = 20.0
 """Seconds the listening side waits for a QUIC handshake after ICE has succeeded (spec 06 §14 no. 4)."""
+
+Beside = Callable[[Room], Awaitable[None]]
+"""Something to do in the room beside ICE, cancelled when QUIC over the ICE path is up."""
 
 _Join = Callable[[IceSession], AbstractAsyncContextManager[Room]]
 
@@ -72,6 +75,7 @@ async def open_outgoing(
     remote: Address,
     tls: ClientTls,
     on_path: Callable[[], object] = lambda: None,
+    beside: Beside | None = None,
 ) -> AsyncIterator[Meeting]:
     """Call agent `remote` as `local` through the first of `hubs` where it answers, and connect.
 
@@ -90,13 +94,15 @@ async def open_outgoing(
             dial=place.dial_hub,
         )
 
-    async with _open_meeting(place, join, remote=remote, tls=tls, controlling=True, on_path=on_path) as meeting:
+    async with _open_meeting(
+        place, join, remote=remote, tls=tls, controlling=True, on_path=on_path, beside=beside
+    ) as meeting:
         yield meeting
 
 
 @asynccontextmanager
 async def open_incoming(
-    place: MeetingPlace, call: IncomingCall, *, remote: Address, tls: ClientTls
+    place: MeetingPlace, call: IncomingCall, *, remote: Address, tls: ClientTls, beside: Beside | None = None
 ) -> AsyncIterator[Meeting]:
     """Answer a call of agent `remote` on the hub that told of it; otherwise as `open_outgoing`.
 
@@ -106,8 +112,9 @@ async def open_incoming(
     def join(session: IceSession) -> AbstractAsyncContextManager[Room]:
         return call.join(credentials=session.credentials, trickle=session.trickle)
 
-    opened = _open_meeting(place, join, remote=remote, tls=tls, controlling=False, on_path=lambda: None)
-    async with opened as meeting:
+    async with _open_meeting(
+        place, join, remote=remote, tls=tls, controlling=False, on_path=lambda: None, beside=beside
+    ) as meeting:
         call.release()
         yield meeting
 
@@ -121,6 +128,7 @@ async def _open_meeting(
     tls: ClientTls,
     controlling: bool,
     on_path: Callable[[], object],
+    beside: Beside | None,
 ) -> AsyncIterator[Meeting]:
     async with (
         open_ice_session(controlling=controlling, config=place.ice, network=place.network) as session,
@@ -130,14 +138,23 @@ async def _open_meeting(
         place._sessions.add(session)
         # The room stays open until the handshake is done, as peers take its end for the end of the call (Q8).
         async with join(session) as room:
+            aside = trio.CancelScope()
+            if beside is not None:
+                nursery.start_soon(_run_beside, beside, room, aside)
             path = await session.connect(room)
             on_path()
             # In glare ICE settles who is who, whoever called (spec 06 D2).
             is_client = session.controlling
             shake_hands = partial(_dial, endpoint, path, remote, tls) if is_client else partial(_accept, endpoint)
             quic = await shake_hands()
+            aside.cancel()
         nursery.start_soon(_end_with_path, session, quic)
         yield Meeting(quic, path, is_client)
+
+
+async def _run_beside(beside: Beside, room: Room, scope: trio.CancelScope) -> None:
+    with scope:
+        await beside(room)
 
 
 async def _dial(endpoint: QuicEndpoint, path: IcePath, remote: Address, tls: ClientTls) -> QuicConnection:

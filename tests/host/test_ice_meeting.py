@@ -47,13 +47,14 @@ class World:
     hub: Hub
     nursery: trio.Nursery
     turn: bool = False
+    stun: tuple[str, ...] = ()
 
     @asynccontextmanager
     async def host(self, who: Identity, nat: Nat | None = None, *, name: str) -> AsyncIterator[Host]:
         behind = self.net.nat(f"{name}'s NAT", nat) if nat is not None else None
         machine = self.net.host(name, behind=behind)
         servers = (TurnServer(f"turn:{INFRA}:3478", StaticCredentials(USER, PASSWORD)),) if self.turn else ()
-        config = HostConfig(turn_servers=servers, min_observed_peers=1)
+        config = HostConfig(turn_servers=servers, stun_servers=self.stun, min_observed_peers=1)
         async with open_sim_host(machine, who, seeds=(self.seed,), config=config) as host:
             yield host
 
@@ -329,3 +330,32 @@ async def test_a_restarted_nat_is_survived_or_named(autojump_clock: Clock) -> No
             print(f"back within {trio.current_time() - began:.3f} s")
             assert trio.current_time() - began < 10
         nursery.cancel_scope.cancel()
+
+
+async def test_a_synchronised_punch_meets_where_ice_does_not(autojump_clock: Clock) -> None:
+    """Without a STUN server ICE knows no outside address; the main sockets' are known from the DHT."""
+    async with open_world() as world:
+        world.stun = ("stun:198.51.100.99:3478",)
+        async with (
+            world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+            world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+            trio.open_nursery() as nursery,
+        ):
+            carol = identity(4)
+            alice.register_agent(carol)
+            await nursery.start(alice.serve, echo)
+            await alice.publish()
+            await bob.publish()
+            for nat in world.net.nats.values():
+                nat.forget_mappings()
+            for host in (alice, bob):
+                await host.dht.ping(world.seed.dht_address)
+            began = trio.current_time()
+            async with bob.connect(carol.address) as connection:
+                print(f"punched: {trio.current_time() - began:.3f} s {connection.path}")
+                assert connection.path.startswith("direct")
+                assert await ask(connection, b"hello") == b"hello"
+                assert trio.current_time() - began < 3
+                await trio.sleep(30)
+                assert await ask(connection, b"still there?") == b"still there?"
+            nursery.cancel_scope.cancel()

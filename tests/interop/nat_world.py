@@ -108,11 +108,24 @@ async def open_nat_world(
         lab.block("a", "b")
         server = _start_turn(lab, directory) if turn else _start_stun(lab)
         try:
+            if turn:
+                await _wait_listening(lab)
             async with open_lab_reference(lab, "public", directory, hub=True) as public:
                 yield NatWorld(lab, public, directory, kinds, turn)
         finally:
             server.kill()
             server.wait()
+
+
+async def _wait_listening(lab: NatLab) -> None:
+    while True:
+        try:
+            stream = await LabNetwork(lab, "public").open_stream(lab.address("public"), STUN_PORT, tls=False)
+        except OSError:
+            await trio.sleep(0.02)
+        else:
+            await stream.aclose()
+            return
 
 
 def _start_stun(lab: NatLab) -> subprocess.Popen[bytes]:
