@@ -186,9 +186,12 @@ class IceAgent:
         self._advance(now)
 
     def network_changed(self, now: float) -> None:
-        """Our addresses changed: look at once whether the selected pair still works, and for others."""
+        """Our addresses changed: look at once whether the selected pair still works, and for others.
+
+        If none does within a few seconds, consent counts as lost: the peer would have to learn our new addresses.
+        """
         if self._consent is not None:
-            self._consent.next_check_at = now
+            self._consent.uproot(now)
             self._revive(now)
             self._advance(now)
 

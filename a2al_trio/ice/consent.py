@@ -14,6 +14,7 @@ CONSENT_INTERVAL: Final = 5.0
 CONSENT_EXPIRY: Final = 30.0
 _SILENCE: Final = 7.5
 _PROBE_INTERVAL: Final = 1.0
+_ULTIMATUM: Final = 6.0
 
 
 @attrs.define(eq=False)
@@ -23,6 +24,7 @@ class Consent:
     entropy: Entropy
     confirmed_at: float
     next_check_at: float = 0.0
+    _ultimatum_at: float = float("inf")
 
     def __attrs_post_init__(self) -> None:
         self.schedule(self.confirmed_at)
@@ -39,12 +41,18 @@ class Consent:
     def confirm(self, now: float) -> None:
         """An authenticated answer came."""
         self.confirmed_at = now
+        self._ultimatum_at = float("inf")
         self.schedule(now)
 
     def doubt(self, now: float) -> None:
         """The peer seems to have moved: if the pair does not answer at once, do not wait for it as long as usual."""
         self.confirmed_at = min(self.confirmed_at, now - _SILENCE + 2 * _PROBE_INTERVAL)
         self.next_check_at = now
+
+    def uproot(self, now: float) -> None:
+        """Our own network changed: either some pair works within seconds, or none will without a new session."""
+        self.doubt(now)
+        self._ultimatum_at = now + _ULTIMATUM
 
     def fall_silent(self, now: float) -> None:
         """The pair is known to be dead: do not wait for checks to go unanswered."""
@@ -58,4 +66,4 @@ class Consent:
     @property
     def expires_at(self) -> float:
         """When sending must stop."""
-        return self.confirmed_at + CONSENT_EXPIRY
+        return min(self.confirmed_at + CONSENT_EXPIRY, self._ultimatum_at)

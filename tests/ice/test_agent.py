@@ -209,6 +209,35 @@ def test_a_nat_that_restarts_is_survived(kinds: tuple[str, str], side: int) -> N
     assert pair.callee.lost is None
 
 
+def test_a_change_of_network_that_leads_nowhere_is_told_soon() -> None:
+    pair = IcePair(nats=(Nat.port_restricted(), Nat.port_restricted()))
+    pair.connect()
+    pair.settle()
+    pair.run(20)
+    assert isinstance(pair.caller.agent, IceAgent)
+    pair.loss = 1.0
+    changed_at = pair.now
+    pair.caller.agent.network_changed(pair.now)
+    pair.drain(pair.caller)
+    pair.run(10)
+    assert pair.caller.lost is not None
+    assert pair.caller.events[-1][0] - changed_at == pytest.approx(6)
+
+
+def test_a_change_of_network_that_changes_nothing_is_no_loss() -> None:
+    pair = IcePair(nats=(Nat.port_restricted(), Nat.port_restricted()))
+    pair.connect()
+    pair.settle()
+    for side in pair.sides:
+        assert isinstance(side.agent, IceAgent)
+        side.agent.network_changed(pair.now)
+        pair.drain(side)
+        pair.run(30)
+    assert pair.agree()
+    assert pair.caller.lost is None
+    assert pair.callee.lost is None
+
+
 def test_a_lost_relay_leads_to_another_pair() -> None:
     pair = IcePair(nats=(Nat.symmetric(), Nat.symmetric()), relays=(True, True))
     pair.connect()
