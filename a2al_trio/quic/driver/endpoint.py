@@ -239,7 +239,6 @@ class QuicEndpoint:
     async def _send_when_asked(self) -> None:
         while True:
             if self._unsent is None:
-                self._drained.unpark_all()
                 await self._flush_wanted.wait()
                 if self._defer:
                     self._defer = False
@@ -300,6 +299,8 @@ class QuicEndpoint:
             taken = self._socket.send_nowait(rest)
             if taken < len(rest.data):
                 self._keep_rest(rest, taken)
+            else:
+                self._drained.unpark_all()
 
     def _dispatch(self) -> bool:
         """Hand out all events; says whether there were any."""
