@@ -13,6 +13,7 @@ import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from a2al_trio.quic.driver.connection import QuicConnection
 from a2al_trio.quic.driver.endpoint import QuicEndpoint, open_quic
 from a2al_trio.quic.driver.stream import QuicStream
 from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2
+from a2al_trio.quic.qlog import ObserverFactory, QlogWriter
 from a2al_trio.quic.tls import SessionTicket
 from a2al_trio.quic.tls.config import ClientTls, Credentials, ServerTls
 from a2al_trio.quic.tls.suites import CipherSuite
@@ -83,11 +85,12 @@ class Task:
     certificates: Path = Path("/certs")
     port: int = 443
     keylog: Path | None = None
+    qlog_folder: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: dict[str, str]) -> Self:
         """Read the variables the runner sets."""
-        keylog = environment.get("SSLKEYLOGFILE")
+        keylog, qlog_folder = environment.get("SSLKEYLOGFILE"), environment.get("QLOGDIR")
         return cls(
             test_case=environment.get("TESTCASE", "handshake"),
             requests=tuple(environment.get("REQUESTS", "").split()),
@@ -96,6 +99,7 @@ class Task:
             certificates=Path(environment.get("CERTS", "/certs")),
             port=int(environment.get("PORT", "443")),
             keylog=Path(keylog) if keylog else None,
+            qlog_folder=Path(qlog_folder) if qlog_folder else None,
         )
 
     @property
@@ -108,6 +112,19 @@ class Task:
         if self.keylog is not None:
             with self.keylog.open("a") as file:
                 file.write(line + "\n")
+
+    def observe(self, files: ExitStack) -> ObserverFactory | None:
+        """Write a qlog trace per connection, if they are wanted; the files are closed with `files`."""
+        folder = self.qlog_folder
+        if folder is None:
+            return None
+
+        def open_trace(cid: bytes, is_client: bool, peer: SocketAddress) -> QlogWriter:
+            role = "client" if is_client else "server"
+            file = files.enter_context((folder / f"{cid.hex()}_{role}.sqlog").open("w"))
+            return QlogWriter(file.write, cid, is_client, peer)
+
+        return open_trace
 
 
 def accept_any(chain: tuple[bytes, ...], server_name: str | None) -> None:
@@ -130,7 +147,9 @@ async def run_server(task: Task, *, task_status: trio.TaskStatus[SocketAddress] 
         early_data=task.test_case == "zerortt",
         keylog=task.write_key,
     )
+    traces = ExitStack()
     config = QuicConfig(
+        observe=task.observe(traces),
         versions=(VERSION_2, VERSION_1) if task.test_case == "v2" else (VERSION_1, VERSION_2),
         retry=RetryPolicy.ALWAYS if task.test_case == "retry" else RetryPolicy.UNDER_LOAD,
         max_bidirectional_streams=1000,
@@ -141,8 +160,12 @@ async def run_server(task: Task, *, task_status: trio.TaskStatus[SocketAddress] 
             async for stream in connection:
                 nursery.start_soon(serve_file, stream, task.www)
 
-    async with open_udp(SocketAddress("::", task.port)) as socket, open_quic(socket, config, server=tls) as endpoint:
-        await endpoint.serve(serve_connection, task_status=task_status)
+    with traces:
+        async with (
+            open_udp(SocketAddress("::", task.port)) as socket,
+            open_quic(socket, config, server=tls) as endpoint,
+        ):
+            await endpoint.serve(serve_connection, task_status=task_status)
 
 
 async def serve_file(stream: QuicStream, folder: Path) -> None:
@@ -170,30 +193,16 @@ async def run_client(task: Task) -> None:
     Raises:
         ConnectionLost, RemoteProtocolError: a connection or a download failed.
     """
-    config = QuicConfig(initial_udp_payload_size=1252, idle_timeout=60.0)
     urls = [urlsplit(url) for url in task.requests]
     found = await trio.socket.getaddrinfo(
         urls[0].hostname, urls[0].port or 443, type=trio.socket.SOCK_DGRAM, family=trio.socket.AF_UNSPEC
     )
     address = SocketAddress(str(found[0][4][0]), int(found[0][4][1]))
-    files = [url.path for url in urls]
-    async with open_udp() as socket, open_quic(socket, config) as endpoint:
-        client = Client(task, endpoint, address, urls[0].hostname or "")
-        if task.test_case in MANY_CONNECTIONS:
-            for file in files:
-                async with await client.connect() as connection:
-                    await client.fetch_all(connection, [file])
-        elif task.test_case in RESUMING:
-            async with await client.connect() as first:
-                await client.fetch_all(first, files[:1])
-                ticket = await first.wait_session_ticket()
-            async with await client.connect(ticket) as second:
-                await client.fetch_all(second, files[1:])
-        else:
-            async with await client.connect() as connection:
-                if task.test_case == "keyupdate":
-                    connection.update_keys()
-                await client.fetch_all(connection, files)
+    with ExitStack() as traces:
+        config = QuicConfig(idle_timeout=60.0, observe=task.observe(traces))
+        async with open_udp() as socket, open_quic(socket, config) as endpoint:
+            client = Client(task, endpoint, address, urls[0].hostname or "")
+            await client.run([url.path for url in urls])
 
 
 @attrs.frozen
@@ -204,6 +213,22 @@ class Client:
     endpoint: QuicEndpoint
     address: SocketAddress
     host: str
+
+    async def run(self, files: Sequence[str]) -> None:
+        """Fetch `files` on as many connections as the test case wants."""
+        if self.task.test_case in MANY_CONNECTIONS:
+            for file in files:
+                async with await self.connect() as connection:
+                    await self.fetch_all(connection, [file])
+        elif self.task.test_case in RESUMING:
+            async with await self.connect() as first:
+                await self.fetch_all(first, files[:1])
+                ticket = await first.wait_session_ticket()
+            async with await self.connect(ticket) as second:
+                await self.fetch_all(second, files[1:])
+        else:
+            async with await self.connect() as connection:
+                await self.fetch_all(connection, files)
 
     async def connect(self, ticket: SessionTicket | None = None) -> QuicConnection:
         """Connect, with early data if the test case and the ticket allow it."""
@@ -225,9 +250,9 @@ class Client:
         async with trio.open_nursery() as nursery:
             for file in files:
                 # Opening waits while the server allows no more streams.
-                nursery.start_soon(self.fetch, await connection.open_stream(), file)
+                nursery.start_soon(self.fetch, connection, await connection.open_stream(), file)
 
-    async def fetch(self, stream: QuicStream, file: str) -> None:
+    async def fetch(self, connection: QuicConnection, stream: QuicStream, file: str) -> None:
         """Fetch one file into the downloads folder."""
         async with stream:
             await stream.send_all(f"GET {file}\r\n".encode())
@@ -235,6 +260,8 @@ class Client:
             with (self.task.downloads / PurePosixPath(file).name).open("wb") as out:
                 async for chunk in stream:
                     out.write(chunk)
+                    if self.task.test_case == "keyupdate":
+                        connection.update_keys()  # as often as the protocol allows
 
 
 # --- command line ----------------------------------------------------------------------------------------------

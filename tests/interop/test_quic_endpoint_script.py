@@ -23,7 +23,8 @@ from tests.quic.tls_support import credentials
 def folders(tmp_path: Path) -> Task:
     """The runner's folders, with a certificate and some files to fetch."""
     www, downloads, certificates = tmp_path / "www", tmp_path / "downloads", tmp_path / "certs"
-    for folder in (www, downloads, certificates):
+    traces = tmp_path / "qlog"
+    for folder in (www, downloads, certificates, traces):
         folder.mkdir()
     mine = credentials("p256")
     leaf = load_der_x509_certificate(mine.chain[0])
@@ -35,7 +36,15 @@ def folders(tmp_path: Path) -> Task:
     )
     for number, size in enumerate((300_000, 1_000, 0, 50_000)):
         (www / f"file{number}").write_bytes(os.urandom(size))
-    return Task("", www=www, downloads=downloads, certificates=certificates, port=0, keylog=tmp_path / "keys.log")
+    return Task(
+        "",
+        www=www,
+        downloads=downloads,
+        certificates=certificates,
+        port=0,
+        keylog=tmp_path / "keys.log",
+        qlog_folder=traces,
+    )
 
 
 @pytest.mark.parametrize("test_case", sorted(SUPPORTED))
@@ -51,6 +60,9 @@ async def test_both_roles_with_each_other(test_case: str, folders: Task, no_leak
         assert (task.downloads / name).read_bytes() == (task.www / name).read_bytes()
     assert task.keylog is not None
     assert "CLIENT_TRAFFIC_SECRET_0" in task.keylog.read_text()
+    assert task.qlog_folder is not None
+    roles = {path.stem.partition("_")[2] for path in task.qlog_folder.glob("*.sqlog") if path.stat().st_size}
+    assert roles == {"client", "server"}
 
 
 async def test_files_outside_the_folder_are_not_given(folders: Task) -> None:
