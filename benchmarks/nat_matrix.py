@@ -19,7 +19,7 @@ import attrs
 import pytest
 import trio
 
-from a2al_trio.errors import A2alError, ConnectError
+from a2al_trio.errors import A2alError, ConnectError, ResolveError
 from a2al_trio.host import AgentConnection, Host
 from a2al_trio.identity import Address, Identity
 from benchmarks.framework import OURS, Benchmark, Figures, Measurement
@@ -57,7 +57,10 @@ async def close_soon(connection: AgentConnection) -> None:
 async def ours_to(world: NatWorld, caller: Host, callee: Address) -> Outcome:
     """One of ours calls."""
     began = trio.current_time()
-    record = await caller.resolve(callee)
+    try:
+        record = await caller.resolve(callee)
+    except ResolveError as error:
+        return Outcome(str(error), gave_up=trio.current_time() - began)
     resolved = trio.current_time()
     try:
         connection = await caller.open_connection(callee, record=record)
