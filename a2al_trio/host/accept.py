@@ -7,6 +7,7 @@ stream delays nobody (spec 04 §17 D4).
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -82,11 +83,13 @@ class Admission:
     tls: AgentTls
     shelf: RecordShelf
     max_connections: int
+    max_per_caller: int
     made: Callable[[AgentConnection], None]
     """Told of every connection that was admitted."""
     access: AccessRule | None = None
     """Who may open streams to whom; None lets everybody who proved an AID."""
     _active: int = 0
+    _callers: Counter[Address] = attrs.field(factory=Counter)
     _ready: tuple[trio.MemorySendChannel[AgentConnection], trio.MemoryReceiveChannel[AgentConnection]] = attrs.field(
         factory=lambda: trio.open_memory_channel[AgentConnection](ACCEPT_QUEUE)
     )
@@ -136,6 +139,19 @@ class Admission:
         if call.caller not in (None, remote):
             quic.close(FAILED, "peer mismatch")
             return
+        if self._callers[remote] >= self.max_per_caller:
+            quic.close(FAILED, "too many connections of one caller")
+            return
+        self._callers[remote] += 1
+        try:
+            await self._serve(quic, call, remote)
+        finally:
+            self._callers[remote] -= 1
+            if not self._callers[remote]:
+                del self._callers[remote]
+
+    async def _serve(self, quic: QuicConnection, call: AdmittedCall, remote: Address) -> None:
+        """Find out whom a proven caller wants, and serve it until it leaves."""
         control = call.control
         route: RouteFrame | None = None
         with trio.move_on_after(CONTROL_LIMIT) as limit:

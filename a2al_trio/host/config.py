@@ -113,6 +113,9 @@ class HostConfig:
     max_connections: int = 1024
     """Incoming agent connections at a time; more are closed with code 1."""
 
+    max_connections_per_caller: int = 32
+    """Incoming connections of one AID at a time; more are closed with code 1."""
+
     quic: QuicConfig = attrs.field(factory=agent_quic_config)
     dht: DhtConfig = attrs.field(factory=DhtConfig)
 
@@ -128,6 +131,8 @@ class HostConfig:
                 raise ConfigurationError(f"ip_echo_urls: {url!r} is not a URL; write https://host/path")
         if self.max_connections < 1:
             raise ConfigurationError("max_connections must be at least 1")
+        if self.max_connections_per_caller < 1:
+            raise ConfigurationError("max_connections_per_caller must be at least 1")
         for seed in self.bootstrap:
             host, colon, port = seed.rpartition(":")
             if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:

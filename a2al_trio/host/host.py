@@ -444,7 +444,9 @@ async def open_host_over(
             shelf.take_reply(peer, reply)
 
         dialler = Dialler(quic, agents, tls, nursery, shelf.held_sequence, take_reply, connections.add)
-        admission = Admission(agents, tls, shelf, config.max_connections, connections.add)
+        admission = Admission(
+            agents, tls, shelf, config.max_connections, config.max_connections_per_caller, connections.add
+        )
         punches = PunchPool(pool_place(place), dht, identity.address, partial(tls.dialling, local=identity.address))
         own_side = partial(_punch_side, surroundings, unix_time)
         meetings = Meetings(place, agents, tls, dialler, admission, punches, nursery, own_side)

@@ -190,5 +190,6 @@ SETTINGS: dict[str, Setting] = {
     "endpoint_ttl": ("endpoint_ttl", _number),
     "clock_tolerance": ("clock_tolerance", _number),
     "max_connections": ("max_connections", _number),
+    "max_connections_per_caller": ("max_connections_per_caller", _number),
 }
 ELSEWHERE = frozenset({"api_addr", "api_token", "log_level", "signal_listen_addr", "beacon_mode", "ice_publish_turns"})

@@ -1,0 +1,76 @@
+"""How many connections one caller may have, and who may open streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from a2al_trio.errors import ConfigurationError, StreamReset
+from a2al_trio.host import AgentConnection, Host, HostConfig
+from a2al_trio.host.access import AccessList
+from a2al_trio.testing import open_simnet
+from tests.host.world import identity, open_sim_host
+
+ALICE, BOB, CAROL = identity(2), identity(3), identity(4)
+LIMIT = 3
+
+
+async def answer(connection: AgentConnection) -> None:
+    async for stream in connection:
+        async with stream:
+            await stream.receive_all(limit=100)
+            await stream.send_all(b"come in")
+
+
+@asynccontextmanager
+async def alice_and_caller() -> AsyncIterator[tuple[Host, Host]]:
+    async with (
+        open_simnet(seed=5) as net,
+        open_sim_host(net.host("alice"), ALICE, config=HostConfig(max_connections_per_caller=LIMIT)) as alice,
+        open_sim_host(net.host("caller"), BOB, seeds=(alice,)) as caller,
+        trio.open_nursery() as nursery,
+    ):
+        caller.register_agent(CAROL)
+        await nursery.start(alice.serve, answer)
+        yield alice, caller
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_caller_cannot_take_every_place(autojump_clock: trio.testing.MockClock) -> None:
+    async with alice_and_caller() as (alice, caller):
+        held = [await caller.open_connection(ALICE.address, at=alice.quic_address) for _ in range(LIMIT)]
+        async with caller.connect(ALICE.address, at=alice.quic_address) as connection:
+            reason = await connection.wait_closed()
+            assert (reason.code, reason.reason) == (1, "too many connections of one caller")
+        async with caller.connect(ALICE.address, at=alice.quic_address, local=CAROL.address) as connection:
+            assert await ask(connection) == b"come in"
+        held.pop().close()
+        await trio.sleep(1)
+        async with caller.connect(ALICE.address, at=alice.quic_address) as connection:
+            assert await ask(connection) == b"come in"
+
+
+async def ask(connection: AgentConnection) -> bytes:
+    stream = await connection.open_stream()
+    await stream.send_all(b"may I?")
+    await stream.send_eof()
+    return bytes(await stream.receive_all(limit=100))
+
+
+async def test_a_list_says_who_may_open_streams(autojump_clock: trio.testing.MockClock) -> None:
+    async with alice_and_caller() as (alice, caller):
+        alice.access = AccessList(allow=[BOB.address])
+        async with caller.connect(ALICE.address, at=alice.quic_address) as connection:
+            assert await ask(connection) == b"come in"
+        async with caller.connect(ALICE.address, at=alice.quic_address, local=CAROL.address) as connection:
+            with pytest.raises(StreamReset) as caught:
+                await ask(connection)
+            assert caught.value.code == 0x41
+
+
+def test_the_limit_must_let_somebody_in() -> None:
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        HostConfig(max_connections_per_caller=0)
