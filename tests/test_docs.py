@@ -171,6 +171,19 @@ def test_a_command_takes_these_options(page: str, line: str, tmp_path: Path) -> 
         pass
 
 
+def test_shells_complete_commands() -> None:
+    [line] = [block.strip() for page in PAGES for block in blocks(page, "bash")]
+    assert line == 'eval "$(_A2AL_TRIO_COMPLETE=bash_source a2al-trio)"'
+    answer = subprocess.run(
+        [sys.executable, "-c", "from a2al_trio.cli import main; main(prog_name='a2al-trio')"],
+        env={**os.environ, "_A2AL_TRIO_COMPLETE": "bash_complete", "COMP_WORDS": "a2al-trio forw", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == "plain,forward\n"
+
+
 # --- pages ------------------------------------------------------------------------------------------------------
 
 
