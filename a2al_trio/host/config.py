@@ -116,6 +116,12 @@ class HostConfig:
     max_connections_per_caller: int = 32
     """Incoming connections of one AID at a time; more are closed with code 1."""
 
+    keylog: Path | None = None
+    """A file to append TLS secrets to (`SSLKEYLOGFILE`), with which Wireshark reads our connections."""
+
+    qlog_dir: Path | None = None
+    """A directory for qlog traces, one per connection (`QLOGDIR`)."""
+
     quic: QuicConfig = attrs.field(factory=agent_quic_config)
     dht: DhtConfig = attrs.field(factory=DhtConfig)
 

@@ -46,6 +46,7 @@ from a2al_trio.host.shelf import Shelf
 from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.host.topics import Topics
+from a2al_trio.host.traces import key_log, traced_quic
 from a2al_trio.ice import IceNetwork, SystemNetwork
 from a2al_trio.identity import Address, Identity
 from a2al_trio.nat.sense import NatSense
@@ -412,13 +413,14 @@ async def open_host_over(
     _require_own_key(identity)
     clock = SteadyClock(unix_time)
     agents = AgentTable(identity, unix_time=clock, tolerance=config.clock_tolerance)
-    tls = AgentTls(agents, unix_time=clock, tolerance=config.clock_tolerance)
+    tls = AgentTls(agents, unix_time=clock, tolerance=config.clock_tolerance, keylog=key_log(config))
+    quic_config = traced_quic(config)
     surroundings = Surroundings(config, mux, network, identity=identity, entropy=entropy)
-    place = MeetingPlace(ice=ice_config(config), quic=config.quic, server=tls.accepting(), network=network)
+    place = MeetingPlace(ice=ice_config(config), quic=quic_config, server=tls.accepting(), network=network)
     seeds = await _seed_addresses(config.bootstrap)
     mail = MailEvents()
     async with (
-        open_quic(mux.quic, config.quic, server=tls.accepting()) as quic,
+        open_quic(mux.quic, quic_config, server=tls.accepting()) as quic,
         open_dht(
             surroundings.dht_socket,
             identity,

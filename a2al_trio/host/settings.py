@@ -24,6 +24,8 @@ __all__ = ["ENVIRONMENT_PREFIX", "decode_config", "load_config"]
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "A2AL_"
+COMMON_VARIABLES = {"SSLKEYLOGFILE": "keylog", "QLOGDIR": "qlog_dir"}
+"""Variables that many programs understand."""
 OWN_PREFIX = "A2AL_TRIO_"
 """Variables of the command line, which are not host settings."""
 
@@ -56,6 +58,9 @@ def decode_config(document: Mapping[str, object], environ: Mapping[str, str], *,
     fields: Fields = {}
     for name, value in document.items():
         _take(fields, name, value, where=source)
+    for variable, name in COMMON_VARIABLES.items():
+        if environ.get(variable):
+            _take(fields, name, environ[variable], where=f"environment ({variable})")
     for variable, text in sorted(environ.items()):
         if variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(OWN_PREFIX):
             _take(fields, variable.removeprefix(ENVIRONMENT_PREFIX).lower(), text, where=f"environment ({variable})")
@@ -190,6 +195,8 @@ SETTINGS: dict[str, Setting] = {
     "endpoint_ttl": ("endpoint_ttl", _number),
     "clock_tolerance": ("clock_tolerance", _number),
     "max_connections": ("max_connections", _number),
+    "keylog": ("keylog", _path),
+    "qlog_dir": ("qlog_dir", _path),
     "max_connections_per_caller": ("max_connections_per_caller", _number),
 }
 ELSEWHERE = frozenset({"api_addr", "api_token", "log_level", "signal_listen_addr", "beacon_mode", "ice_publish_turns"})

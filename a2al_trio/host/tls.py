@@ -16,8 +16,16 @@ __all__ = ["AgentTls"]
 class AgentTls:
     """Makes the TLS settings for dialling and accepting as one of the host's agents."""
 
-    def __init__(self, agents: AgentTable, *, unix_time: Callable[[], float], tolerance: int) -> None:
+    def __init__(
+        self,
+        agents: AgentTable,
+        *,
+        unix_time: Callable[[], float],
+        tolerance: int,
+        keylog: Callable[[str], None] | None = None,
+    ) -> None:
         self._agents = agents
+        self._keylog = keylog
         self._unix_time = unix_time
         self._tolerance = tolerance
 
@@ -30,7 +38,8 @@ class AgentTls:
             except (InvalidCertificate, IdentityMismatch) as error:
                 raise PeerRejected(str(error)) from error
 
-        return ClientTls(alpn=(ALPN,), credentials=self._agents.credentials(local), verify_peer=verify)
+        credentials = self._agents.credentials(local)
+        return ClientTls(alpn=(ALPN,), credentials=credentials, verify_peer=verify, keylog=self._keylog)
 
     def accepting(self) -> ServerTls:
         """Settings for the listener: every caller must prove its AID before anything else (§17 D1, D3)."""
@@ -46,6 +55,7 @@ class AgentTls:
             select_credentials=self._agents.select_credentials,
             client_authentication=ClientAuthentication.REQUIRED,
             verify_peer=verify,
+            keylog=self._keylog,
         )
 
     def address_of(self, chain: Sequence[bytes]) -> Address:
