@@ -22,6 +22,7 @@ import trio
 from a2al_trio.errors import A2alError, ConnectError, ResolveError
 from a2al_trio.host import AgentConnection, Host
 from a2al_trio.identity import Address, Identity
+from a2al_trio.net.address import SocketAddress
 from benchmarks.framework import OURS, Benchmark, Figures, Measurement
 from tests.interop.nat_lab import POOL, NatLab, load_nat_lab
 from tests.interop.nat_world import NatWorld, open_nat_world
@@ -116,12 +117,26 @@ async def reference_ours(world: NatWorld, release: str) -> Outcome:
     return Outcome(answer.text, gave_up=seconds)
 
 
+async def reference_reference(world: NatWorld, release: str) -> Outcome:
+    """The reference calls its like."""
+    async with world.reference("b", release) as b, world.reference("a", release) as a:
+        caller, agent = await a.add_agent(), await b.add_agent(SocketAddress("127.0.0.1", 9))
+        await world.wait_published(agent.aid)
+        world.let_them_meet()
+        began = trio.current_time()
+        answer = await a.post_any(f"/connect/{agent.aid}", {"local_aid": caller.aid})
+        seconds = trio.current_time() - began
+    return Outcome("ICE", seconds) if answer.is_success else Outcome(answer.text, gave_up=seconds)
+
+
 CONTENDERS: Mapping[str, Callable[[NatWorld], Awaitable[Outcome]]] = {
     OURS: ours_ours,
     "ours_to_0.2.0": partial(ours_reference, release="0.2.0"),
     "ours_to_newest": partial(ours_reference, release="newest"),
     "0.2.0_to_ours": partial(reference_ours, release="0.2.0"),
     "newest_to_ours": partial(reference_ours, release="newest"),
+    "0.2.0": partial(reference_reference, release="0.2.0"),
+    "newest": partial(reference_reference, release="newest"),
 }
 
 
