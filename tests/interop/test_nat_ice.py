@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from a2al_trio.dht import PeerUnreachable
 from a2al_trio.errors import ConnectError
 from a2al_trio.host import AgentConnection
 from a2al_trio.identity import Address, Identity
@@ -128,3 +129,27 @@ async def test_the_reference_meets_ours(
             assert str(accepted.remote) == caller_agent.aid
             assert accepted.local == agent.address
             accepted.close()
+
+
+@pytest.mark.parametrize("release", ["0.2.0", "newest"])
+async def test_dht_messages_pass_to_a_reference_node_over_a_punched_connection(
+    open_nat_lab: OpenNatLab, tmp_path: Path, release: str
+) -> None:
+    with trio.fail_after(60):
+        async with (
+            open_nat_world(open_nat_lab, tmp_path, "restricted", "symmetric") as world,
+            world.host("a") as a,
+            world.reference("b", release) as b,
+        ):
+            node = Address.parse(b.aid)
+            await world.wait_published(b.aid)
+            found = await a.resolve(node)
+            world.let_them_meet()
+            began = trio.current_time()
+            a.punches.punch(PeerUnreachable(node.node_id, found.record, 2))
+            while True:
+                if a.dht.round_trip(node.node_id) is not None:
+                    break
+                await trio.sleep(0.02)
+            print(f"{trio.current_time() - began:.3f} s")
+            assert a.punches.has_conn(node.node_id)
