@@ -81,7 +81,8 @@ class Establishment:
             return
         handshake.negotiated_from = packet.versions
         connection.version = chosen
-        connection.recovery.discard(connection.spaces[0])
+        self._send_again()
+        connection.early_keys = None
         connection.spaces[0].crypto = CryptoStream()
         handshake.install_initial_keys(handshake.original_cid, chosen)
         handshake.restart_client(now)

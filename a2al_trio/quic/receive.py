@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Receiver"]
 
 MAX_STASHED = 10
-"""Packets kept while the keys for them are not there yet (RFC 9001 §5.7)."""
+MAX_STASHED_BYTES = 16 * 1024
+"""Packets kept while the keys for them are not there yet (RFC 9001 §5.7), and their bytes."""
 
 _SPACES = {PacketType.INITIAL: 0, PacketType.ZERO_RTT: 2, PacketType.HANDSHAKE: 1}
 _ALLOWED = {
@@ -84,7 +85,8 @@ class Receiver:
         return bool(self._stash)
 
     def _stash_packet(self, data: bytes, path: Path, ecn: int) -> None:
-        if len(self._stash) < MAX_STASHED:
+        size = len(data) + sum(len(kept) for kept, _, _ in self._stash)
+        if len(self._stash) < MAX_STASHED and size <= MAX_STASHED_BYTES:
             self._stash.append((data, path, ecn))
 
     # Long headers

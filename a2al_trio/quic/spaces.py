@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["CryptoStream", "PacketSpace"]
 
 MAX_CRYPTO_BUFFER = 64 * 1024
-"""Handshake bytes kept ahead of order (RFC 9000 §7.5 asks for at least 4096)."""
+MAX_INITIAL_CRYPTO_BUFFER = 16 * 1024
+"""Handshake bytes kept ahead of order (RFC 9000 §7.5 asks for at least 4096); less from those we know nothing of."""
 
 MAX_SKIPPED = 16
 
@@ -30,12 +31,13 @@ MAX_SKIPPED = 16
 class CryptoStream:
     """Handshake bytes of one encryption level in both directions."""
 
+    limit: int = MAX_CRYPTO_BUFFER
     send: SendBuffer = attrs.field(factory=SendBuffer)
     receive: Assembler = attrs.field(factory=Assembler)
 
     def on_frame(self, offset: int, data: bytes) -> bytes:
         """Take a CRYPTO frame and return what is in order now."""
-        if offset + len(data) > self.receive.read_to + MAX_CRYPTO_BUFFER:
+        if offset + len(data) > self.receive.read_to + self.limit:
             raise QuicTransportError(TransportErrorCode.CRYPTO_BUFFER_EXCEEDED, "too much handshake data ahead")
         self.receive.insert(offset, data)
         return self.receive.read(MAX_CRYPTO_BUFFER)
@@ -56,7 +58,7 @@ class PacketSpace:
         self.level = level
         self.is_application = is_application
         self.acks = AckTracker(max_ack_delay)
-        self.crypto = CryptoStream()
+        self.crypto = CryptoStream(MAX_INITIAL_CRYPTO_BUFFER if level == 0 else MAX_CRYPTO_BUFFER)
         self.send_keys: PacketKeys | None = None
         self.receive_keys: PacketKeys | None = None
         self.next_number = 0
