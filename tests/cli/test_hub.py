@@ -21,23 +21,33 @@ from a2al_trio.signaling.websocket import open_hub_socket, send_frame
 from tests.interop.coturn import make_certificate
 
 
+def _take_interrupts() -> None:
+    """A job in the background may have been started with interrupts ignored, and a child inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_a_hub_serves_until_interrupted() -> None:
     command = [sys.executable, "-m", "a2al_trio", "hub", "--listen", "127.0.0.1:0"]
-    with trio.fail_after(30):
-        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with trio.fail_after(60):
+        process = await trio.lowlevel.open_process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_take_interrupts
+        )
         assert process.stdout is not None
         assert process.stderr is not None
-        url = (await process.stdout.receive_some()).decode().strip()
-        async with open_hub_socket(f"{url}/signal") as hub:
-            await send_frame(hub, Frame(type=FrameType.REGISTER, agent="T"))
-            message = await hub.get_message()
-            assert isinstance(message, bytes)
-            assert decode_frame(message).type == FrameType.ACKNOWLEDGE
-        process.send_signal(signal.SIGINT)
-        assert await process.wait() == 130
-        assert b"agents 0" in await process.stderr.receive_some()
-        await process.stdout.aclose()
-        await process.stderr.aclose()
+        try:
+            url = (await process.stdout.receive_some()).decode().strip()
+            async with open_hub_socket(f"{url}/signal") as hub:
+                await send_frame(hub, Frame(type=FrameType.REGISTER, agent="T"))
+                message = await hub.get_message()
+                assert isinstance(message, bytes)
+                assert decode_frame(message).type == FrameType.ACKNOWLEDGE
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+            assert b"agents 0" in await process.stderr.receive_some()
+        finally:
+            process.kill()
+            await process.stdout.aclose()
+            await process.stderr.aclose()
 
 
 async def test_a_hub_over_tls(tmp_path: Path, no_leaks: None) -> None:
