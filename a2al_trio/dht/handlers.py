@@ -259,6 +259,8 @@ class Handlers:
             held = self._store.put(body.record, self._env.unix_seconds(), key=key, source=network_of(source.host))
             if held.alive:
                 self._subscriptions.stored(key, body.record, now)
+                if self._on_push is not None:
+                    self._on_push(key, body.record)  # we may be among the nearest to one of our own agents
         except StaleRecord:
             response = StoreResponse(stored=True, already_had=True)
         except PolicyRefused:

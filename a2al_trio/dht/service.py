@@ -328,9 +328,10 @@ async def open_dht(
     """Run a DHT node on a socket, which stays the caller's, until the block ends.
 
     The node is usable at once; it joins through `bootstrap` (and the peers remembered in `data_dir`) in the
-    background. `on_observed` is called with what peers say about our address, `on_push` with records pushed to us
-    (already checked; True asks for the next one, too), `on_waiting_mail` when a holder says that mail waits for the
-    publisher of a record. Raises ConfigurationError if the identity is a delegated agent's: a node has its own.
+    background. `on_observed` is called with what peers say about our address, `on_push` with records pushed to us or
+    stored here by others (already checked; True asks who pushed for the next one, too), `on_waiting_mail` when a
+    holder says that mail waits for the publisher of a record. Raises ConfigurationError if the identity is a delegated
+    agent's: a node has its own.
     """
     state = SavedState() if data_dir is None else await trio.to_thread.run_sync(load_state, data_dir)
     seeds = list(dict.fromkeys([*state.peers, *bootstrap]))

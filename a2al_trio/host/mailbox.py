@@ -15,9 +15,9 @@ from typing import Protocol, Self
 import attrs
 import trio
 
-from a2al_trio.dht import Dht, Publication, StaleRecord
+from a2al_trio.dht import Dht, PolicyRefused, Publication, StaleRecord
 from a2al_trio.dht.events import MailWaiting
-from a2al_trio.errors import RecordNotFound
+from a2al_trio.errors import RecordInvalid, RecordNotFound
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.identity import Address, Identity, NodeId
@@ -221,7 +221,7 @@ class Mailbox:
             box.wake()
 
     def take_push(self, key: NodeId, record: SignedRecord) -> bool:
-        """File a pushed, checked record if it is mail for an agent of ours; whether it was new (spec 08 §2.1)."""
+        """File a pushed or stored, checked record if it is mail for an agent of ours; whether a push was news."""
         agent = next((address for address in self._agents.addresses if address.node_id == key), None)
         if agent is None or record.category is not RecordCategory.MAILBOX:
             return False
@@ -230,6 +230,10 @@ class Mailbox:
         try:
             self._dht.put_local(record, key)
         except StaleRecord:
+            self.arrived(agent)
+            return False
+        except (PolicyRefused, RecordInvalid) as error:
+            logger.debug("mail from %s is not taken: %s", record.address, error)
             return False
         self.arrived(agent)
         return True

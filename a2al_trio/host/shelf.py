@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from a2al_trio.dht import Dht, StaleRecord
-from a2al_trio.errors import DecodeError
+from a2al_trio.dht import Dht, PolicyRefused, StaleRecord
+from a2al_trio.errors import DecodeError, RecordInvalid
 from a2al_trio.host.control import ControlReply
 from a2al_trio.identity import Address
 from a2al_trio.wire import (
@@ -56,7 +56,7 @@ class Shelf:
                 self._check(record)
                 check_authority(record, key, now=int(self.unix_time()), tolerance=self.tolerance)
                 self.dht.put_local(record, key)
-            except (DecodeError, StaleRecord) as error:
+            except (DecodeError, RecordInvalid, StaleRecord, PolicyRefused) as error:
                 logger.debug("topic record told by %s is not taken: %s", peer, error)
 
     def take_mail(self, delivery: MailDelivery, recipient: Address) -> bool:
@@ -72,7 +72,7 @@ class Shelf:
             self.dht.put_local(record, key)
         except StaleRecord:
             return True  # a duplicate is welcomed like the first
-        except DecodeError as error:
+        except (DecodeError, RecordInvalid, PolicyRefused) as error:
             logger.debug("mail from %s is not taken: %s", record.address, error)
             return False
         self.on_mail(recipient)

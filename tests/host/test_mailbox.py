@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import pytest
@@ -117,6 +118,35 @@ async def test_a_push_is_seen_at_once_and_asks_for_more(autojump_clock: trio.tes
         assert not bob.mailbox.take_push(ALICE.node_id, record), "a key that is not ours"
         assert bodies(await bob.mailbox.poll()) == [b"pushed"]
         assert not bob.mailbox.take_push(BOB.node_id, record), "nor does one that was read"
+
+
+async def test_a_holder_pushes_mail_to_who_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
+    async with three_hosts() as (_, _, alice, bob):
+        messages = bob.mailbox.messages()
+        await alice.mailbox.send(BOB.address, b"first", direct=False)
+        assert (await anext(messages)).body == b"first"
+        await trio.sleep(1)
+        for body in (b"second", b"third"):
+            began = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(alice.mailbox.send, BOB.address, body, direct=False))
+                assert (await anext(messages)).body == body
+            assert trio.current_time() - began < 1
+
+
+async def test_one_sender_cannot_fill_the_box(autojump_clock: trio.testing.MockClock) -> None:
+    async with three_hosts() as (_, _, alice, bob), alice.connect(BOB.address) as connection:
+        notes = [note(ALICE, BOB, b"note %d" % number, sequence=number) for number in range(20)]
+        answers = [await delivered(connection, record) for record in notes[:10]]
+        pushes = [bob.mailbox.take_push(BOB.node_id, record) for record in notes[10:]]
+        assert len(bob.dht.local_records(BOB.node_id, RecordType.MAILBOX)) == 4
+        assert answers[0] == MAIL_ACCEPTED
+        assert set(answers) | {b""} == {MAIL_ACCEPTED, b""}
+        assert len(pushes) == 10
+        # And over the wire, stored by a stranger: the node stays up.
+        for record in notes:
+            await alice.dht.store_at(bob.dht_address, record, BOB.node_id)
+        assert len(await bob.mailbox.poll()) <= 4
 
 
 async def test_a_hint_brings_the_next_poll_forward(autojump_clock: trio.testing.MockClock) -> None:
