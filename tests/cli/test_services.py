@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +56,7 @@ def running(*arguments: str) -> Iterator[Command]:
         try:
             yield Command(process)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
 
 
 HERE = ("--listen", "127.0.0.1:0", "--advertise", "127.0.0.1")
