@@ -1,8 +1,8 @@
 """Search for the largest datagram a path carries (RFC 8899, RFC 9000 §14).
 
-The common link sizes are tried from the top, because loopback and data centre paths carry much and a lost probe
-costs nothing; then the gap between what came through and what did not is halved. Probes are ordinary packets
-of PING and PADDING; their loss is no sign of congestion.
+The largest size is tried first, because loopback carries it and a lost probe costs nothing; then the common link
+sizes, Ethernet before all; then the gap between what came through and what did not is halved. Probes are ordinary
+packets of PING and PADDING; their loss is no sign of congestion.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ BASE_SIZE = 1200
 LIKELY_SIZES = (1372, 1400, 1452, 1472, 4052, 8952, 16_356, 65_487, 65_507)
 """UDP payloads of common links: tunnels, Ethernet with IPv6 and IPv4, jumbo frames, loopback."""
 
+ETHERNET_SIZE = 1472
 CLOSE_ENOUGH = 16
 TRIES = 2
 AGAIN_AFTER = 600.0
@@ -65,7 +66,11 @@ class MtuSearch:
         if top - self.size < CLOSE_ENOUGH:
             return None
         likely = [size for size in LIKELY_SIZES if self.size < size <= top]
-        return likely[-1] if likely else (self.size + top + 1) // 2
+        # A path that is not loopback is most likely Ethernet: settle that before looking for more.
+        ordinary = [size for size in likely if size <= ETHERNET_SIZE]
+        if ordinary or likely:
+            return (ordinary or likely)[-1]
+        return (self.size + top + 1) // 2
 
     def on_probe_acked(self, size: int) -> None:
         """A probe came through."""
