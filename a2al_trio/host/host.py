@@ -450,7 +450,7 @@ async def open_host_over(
             agents, tls, shelf, config.max_connections, config.max_connections_per_caller, connections.add
         )
         punches = PunchPool(pool_place(place), dht, identity.address, partial(tls.dialling, local=identity.address))
-        own_side = partial(_punch_side, surroundings, unix_time)
+        own_side = partial(_punch_side, config, surroundings, unix_time)
         meetings = Meetings(place, agents, tls, dialler, admission, punches, nursery, own_side)
         publisher = Publisher(config, agents, dht, surroundings, clock, lambda: hubs.published, clock.trust_wall)
         surroundings.on_change.append(publisher.reconsider)
@@ -484,8 +484,10 @@ def _require_own_key(identity: Identity) -> None:
         )
 
 
-def _punch_side(surroundings: Surroundings, unix_time: Callable[[], float]) -> PunchSide:
-    return PunchSide(surroundings.main_addresses(), int(surroundings.nat_type), unix_time)
+def _punch_side(config: HostConfig, surroundings: Surroundings, unix_time: Callable[[], float]) -> PunchSide:
+    """What peers are told for the synchronised punch; nothing if they are to learn none of our addresses."""
+    addresses = () if config.relay_only else surroundings.main_addresses()
+    return PunchSide(addresses, int(surroundings.nat_type), unix_time)
 
 
 def _round_trips(dht: Dht) -> list[float]:

@@ -17,7 +17,7 @@ from a2al_trio.ice import StaticCredentials, TurnServer
 from a2al_trio.identity import Identity
 from a2al_trio.punch import open_outgoing
 from a2al_trio.signaling import Hub
-from a2al_trio.testing import Link, Nat, SimHost, SimNet, open_simnet
+from a2al_trio.testing import Link, Nat, SimHost, SimNet, cancelled_after, open_simnet
 from a2al_trio.wire import EndpointPayload, encode_route_frame
 from tests.host.world import identity, open_sim_host
 from tests.ice.turn_server import PASSWORD, USER, SimTurnServer
@@ -48,13 +48,16 @@ class World:
     nursery: trio.Nursery
     turn: bool = False
     stun: tuple[str, ...] = ()
+    relay_only: bool = False
 
     @asynccontextmanager
     async def host(self, who: Identity, nat: Nat | None = None, *, name: str) -> AsyncIterator[Host]:
         behind = self.net.nat(f"{name}'s NAT", nat) if nat is not None else None
         machine = self.net.host(name, behind=behind)
         servers = (TurnServer(f"turn:{INFRA}:3478", StaticCredentials(USER, PASSWORD)),) if self.turn else ()
-        config = HostConfig(turn_servers=servers, stun_servers=self.stun, min_observed_peers=1)
+        config = HostConfig(
+            turn_servers=servers, stun_servers=self.stun, min_observed_peers=1, relay_only=self.relay_only
+        )
         async with open_sim_host(machine, who, seeds=(self.seed,), config=config) as host:
             yield host
 
@@ -359,3 +362,54 @@ async def test_a_synchronised_punch_meets_where_ice_does_not(autojump_clock: Clo
                 await trio.sleep(30)
                 assert await ask(connection, b"still there?") == b"still there?"
             nursery.cancel_scope.cancel()
+
+
+async def test_a_call_cancelled_anywhere_leaves_nothing(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        record = await bob.resolve(ALICE.address)
+        steps, cancelled = 3, True
+        while cancelled:
+            with cancelled_after(steps) as scope:
+                async with bob.connect(ALICE.address, record=record) as connection:
+                    await ask(connection, b"hello")
+            cancelled = scope.cancelled_caught
+            steps += 61
+        assert steps > 200, "nothing was cancelled half way"
+        await trio.sleep(60)
+        assert world.hub.stats.sessions_active == 0
+        for name in ("alice", "bob"):
+            # Only the main socket, and the one that NAT probes may be using.
+            assert len(world.net.hosts[name]._sockets) <= 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_relays_only_means_that_the_peer_learns_no_address(autojump_clock: Clock) -> None:
+    carol = identity(4)
+    async with (
+        open_world(turn=True) as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        trio.open_nursery() as nursery,
+    ):
+        alice.register_agent(carol)
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        found = await alice.resolve(carol.address)
+        hidden = attrs.evolve(found, payload=attrs.evolve(found.payload, endpoints=()))
+        world.relay_only = True
+        async with (
+            world.host(BOB, Nat.full_cone(), name="bob") as bob,
+            bob.connect(carol.address, record=hidden) as connection,
+        ):
+            for _ in range(2):
+                assert connection.path.startswith("relayed relay")
+                (accepted,) = [each for each in alice.connections if each.remote == BOB.address]
+                assert accepted.peer_address.host == INFRA
+                await trio.sleep(30)
+        nursery.cancel_scope.cancel()
