@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
-from a2al_trio.errors import Refused, StreamReset
+from a2al_trio.errors import Refused, StreamReset, StreamStopped
 from a2al_trio.host import AgentConnection, Host
 from a2al_trio.host.service_streams import start_service_stream
 from a2al_trio.identity import Address
@@ -175,3 +177,33 @@ async def test_an_acceptor_knows_no_admission(autojump_clock: trio.testing.MockC
         async with await incoming.open_service_stream() as stream:
             await stream.send_all(b"raw")
         assert await (await outgoing.accept_stream()).receive_all(limit=10) == b"raw"
+
+
+async def test_any_bytes_after_any_magic_leave_the_host_serving(autojump_clock: trio.testing.MockClock) -> None:
+    """300 drawn streams by one caller: each is served as raw bytes, answered or reset, and the next one works."""
+    draw = random.Random(1)
+    magics = [kind.value for kind in StreamKind]
+
+    async def talk(outgoing: AgentConnection, data: bytes) -> None:
+        with contextlib.suppress(StreamReset, StreamStopped):
+            async with await outgoing.open_stream() as stream:
+                await stream.send_all(data)
+                await stream.send_eof()
+                await stream.receive_all(limit=1000)
+
+    async def serve(incoming: AgentConnection) -> None:
+        async for stream in incoming:
+            async with stream:
+                await stream.receive_all(limit=10_000)
+
+    async with connected() as (_, incoming, outgoing), trio.open_nursery() as nursery:
+        nursery.start_soon(serve, incoming)
+        for _ in range(30):
+            async with trio.open_nursery() as talking:
+                for _ in range(10):
+                    body = draw.choice([b"", b"\x07\x00\x00", draw.randbytes(draw.randrange(400))])
+                    talking.start_soon(talk, outgoing, draw.choice(magics) + body)
+        async with await outgoing.open_service_stream() as stream:
+            await stream.send_all(b"still here")
+        assert outgoing.close_reason is None
+        nursery.cancel_scope.cancel()
