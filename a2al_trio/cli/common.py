@@ -84,7 +84,9 @@ def run_async(command: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            trio.run(functools.partial(command, *args, **kwargs))
+            # At checkpoints of the command itself: an interrupt in the middle of a connection's task, deep in some
+            # library, would end that task and no more.
+            trio.run(functools.partial(command, *args, **kwargs), restrict_keyboard_interrupt_to_checkpoints=True)
         except A2alError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
