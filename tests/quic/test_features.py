@@ -442,3 +442,35 @@ def test_an_observer_sees_every_packet_once() -> None:
     assert ours.last_metrics > 0
     assert ours.ends == [(CloseCause.LOCAL, 4)]
     assert theirs.ends == [(CloseCause.PEER_APP, 4)]
+
+
+# Runs
+
+
+def test_a_run_may_hold_packets_of_several_connections_and_strangers() -> None:
+    pair = Pair(config=QuicConfig(path_mtu_discovery=False))
+    pair.server.auto_read = False
+    first, one = pair.handshake()
+    second, two = pair.handshake()
+    assert one is not two
+    data = random.Random(4).randbytes(6000)
+    packets: list[bytes] = []
+    for client in (first, second):
+        stream = client.open_stream()
+        assert stream is not None
+        client.write(stream, data)
+    for transmit in pair.client.core.datagrams_to_send(pair.now):
+        payload, size = bytes(transmit.data), transmit.segment_size
+        packets += [payload[at : at + size] for at in range(0, len(payload), size)]
+    full = [packet for packet in packets if len(packet) == max(map(len, packets))]
+    assert len(full) >= 8
+    full.insert(3, bytes((0x41,)) + random.Random(5).randbytes(len(full[0]) - 1))
+    mixed = full[::2] + full[1::2]
+    run = memoryview(bytearray(b"".join(mixed)))
+    pair.server.core.receive_datagrams(Received(run, len(full[0]), CLIENT), pair.now)
+    for packet in packets:
+        if packet not in full:
+            pair.server.core.receive_datagrams(Received(memoryview(packet), len(packet), CLIENT), pair.now)
+    for server in (one, two):
+        assert server.read(0, 10_000) == data
+        assert not server.closed
