@@ -91,8 +91,22 @@ def run_async(command: Callable[P, Awaitable[None]]) -> Callable[P, None]:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
+        except BaseExceptionGroup as group:
+            # The same from inside a command's own nursery.
+            if group.split(KeyboardInterrupt)[1] is None:
+                raise click.exceptions.Exit(130) from None
+            if group.split(A2alError)[1] is None:
+                raise click.ClickException(str(_first_leaf(group))) from group
+            raise
 
     return run
+
+
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def default_key_path() -> Path:
