@@ -34,6 +34,7 @@ from a2al_trio.net.datagram import DatagramSocket, Transmit
 from a2al_trio.quic.driver.wakeup import Wakeup
 from a2al_trio.quic.tls.config import Credentials
 
+TICK = 1e-5
 Handler = Callable[["AioquicConnection", int, bytes, bool], None]
 
 
@@ -172,7 +173,8 @@ class AioquicPeer:
             connection.take_events()
             timer = connection.quic.get_timer()
             due = min(due, math.inf if timer is None else timer)
-        self._timer.deadline = due
+        # It may leave a deadline in the past, as if its next clock reading were later; a virtual clock needs a step.
+        self._timer.deadline = max(due, now + TICK)
 
     async def run(self) -> None:
         """Receive, and keep the timers."""
