@@ -94,7 +94,7 @@ class Commands:
             now,
             on_reply=replied,
             on_failure=failed,
-            resend_after=self._core.env.config.rpc_timeout / 2,
+            resend_after=(self._core.env.config.rpc_timeout / 2, self._core.env.config.rpc_timeout),
             give_up_after=self._core.env.config.rpc_patience,
         )
         operation: Operation[PingResult] = Operation(on_abandoned=lambda: self._core.rpc.cancel(call))
@@ -115,7 +115,7 @@ class Commands:
             now,
             on_reply=replied,
             on_failure=failed,
-            resend_after=self._core.env.config.rpc_timeout,
+            resend_after=(self._core.env.config.rpc_timeout,),
             give_up_after=2 * self._core.env.config.rpc_patience,
         )
         operation: Operation[bool] = Operation(on_abandoned=lambda: self._core.rpc.cancel(call))

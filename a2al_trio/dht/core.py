@@ -351,7 +351,7 @@ class DhtCore:
             now,
             on_reply=on_reply,
             on_failure=lambda _now: None,
-            resend_after=self.env.config.rpc_timeout,  # the other side may not have the connection filed yet
+            resend_after=(self.env.config.rpc_timeout,),  # the other side may not have the connection filed yet
             give_up_after=2 * self.env.config.rpc_patience,
             route_key=key,
         )

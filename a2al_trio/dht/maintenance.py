@@ -217,7 +217,7 @@ class Maintenance:
             now,
             on_reply=replied,
             on_failure=failed,
-            resend_after=timeout / 3,
+            resend_after=(timeout / 3, timeout * 2 / 3),
             give_up_after=timeout,
             probe=True,
         )
@@ -388,6 +388,6 @@ class Maintenance:
             now,
             on_reply=replied,
             on_failure=failed,
-            resend_after=self._config.rpc_timeout,
+            resend_after=(self._config.rpc_timeout / 2, self._config.rpc_timeout),
             give_up_after=2 * self._config.rpc_patience,
         )

@@ -170,6 +170,7 @@ class Query:
             on_reply=replied,
             on_failure=failed,
             on_slow=slow,
+            resend_after=(config.rpc_timeout / 4, config.rpc_timeout * 3 / 5),
             slow_after=config.rpc_timeout,
             give_up_after=config.rpc_patience,
         )
@@ -203,6 +204,7 @@ class Query:
             now,
             on_reply=replied,
             on_failure=failed,
+            resend_after=(self._parts.env.config.rpc_timeout / 3,),
             give_up_after=self._parts.env.config.rpc_timeout,
         )
         self._calls.add(call)

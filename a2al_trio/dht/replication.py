@@ -147,7 +147,7 @@ class StoreRun:
             now,
             on_reply=replied,
             on_failure=failed,
-            resend_after=self._timeout / 2,
+            resend_after=(self._timeout / 5, self._timeout / 2),
             give_up_after=self._timeout,
         )
 
@@ -398,7 +398,7 @@ class Replication:
             now,
             on_reply=replied,
             on_failure=failed,
-            resend_after=self._config.rpc_timeout / 2,
+            resend_after=(self._config.rpc_timeout / 2, self._config.rpc_timeout),
             give_up_after=self._config.rpc_patience,
             probe=True,
         )

@@ -8,7 +8,7 @@ ordinary timeout and moves on, while a late answer is still taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -115,7 +115,7 @@ class Rpc:
         on_reply: Callable[[Reply, float], None],
         on_failure: Callable[[float], None],
         on_slow: Callable[[float], None] | None = None,
-        resend_after: float | None = None,
+        resend_after: Sequence[float] = (),
         slow_after: float | None = None,
         give_up_after: float,
         probe: bool = False,
@@ -124,18 +124,17 @@ class Rpc:
     ) -> Call:
         """Send a request. Exactly one of `on_reply` and `on_failure` follows, unless the call is cancelled.
 
-        All callbacks get the time. `resend_after` sends it once more with a fresh id; `on_slow` is called after
-        `slow_after`. A failed `probe` does not make the peer bad by itself (spec 03 §5); without `blame` a failure
-        says nothing. `route_key` names the node whose punched connection is to carry a request to an address.
-        Raises WireEncodeError if the request cannot be sent at all, which nobody is blamed for.
+        All callbacks get the time. `resend_after` says after which delays it is sent again, with a fresh id;
+        `on_slow` is called after `slow_after`. A failed `probe` does not make the peer bad by itself (spec 03 §5);
+        without `blame` a failure says nothing. `route_key` names the node whose punched connection is to carry a
+        request to an address. Raises WireEncodeError if the request cannot be sent at all; nobody is blamed for that.
         """
         contact = peer if isinstance(peer, Contact) else None
         destination = peer.address if isinstance(peer, Contact) else peer
         stages: list[tuple[float, Callable[[Call, float], None]]] = [(now + give_up_after, self._give_up)]
         if slow_after is not None and on_slow is not None:
             stages.append((now + slow_after, self._slow))
-        if resend_after is not None:
-            stages.append((now + resend_after, self._send))
+        stages += [(now + delay, self._send) for delay in resend_after]
         stages.sort(key=lambda stage: stage[0], reverse=True)
         call = Call(
             body,

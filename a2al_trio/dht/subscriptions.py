@@ -60,7 +60,7 @@ class Subscriptions:
                 now,
                 on_reply=replied,
                 on_failure=lambda _now: None,
-                resend_after=PUSH_RESEND,
+                resend_after=(PUSH_RESEND,),
                 give_up_after=PUSH_LIMIT,
                 blame=False,
             )
