@@ -38,6 +38,8 @@ IO_MODULES = frozenset(
         "nat.gateway",
         "nat.pcp_client",
         "nat.upnp",
+        "h3.session",
+        "h3.exchange",
         "signaling.channel",
         "signaling.client",
         "signaling.hub",
@@ -120,7 +122,7 @@ def within(name: str, group: frozenset[str] | set[str]) -> bool:
 def is_pure(name: str) -> bool:
     if within(name, PURE_MODULES):
         return True
-    if name in ("quic", "dht", "signaling", "ice") or name.endswith("__init__"):
+    if name in ("quic", "dht", "h3", "signaling", "ice") or name.endswith("__init__"):
         return False
     return not within(name, IO_MODULES - {"quic"})
 

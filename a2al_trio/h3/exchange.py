@@ -1,0 +1,259 @@
+"""One request and its response on a QUIC stream, with content that streams both ways.
+
+The content is QUIC's to hold: what the application does not read stays in the stream's window and slows the sender
+down, what the peer does not read makes `send_data` wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, cast
+
+import trio
+
+from a2al_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
+from a2al_trio.h3.errors import ErrorCode, H3Error
+from a2al_trio.h3.events import Head, MessageData, MessageEnd, RequestEvent, Trailers
+from a2al_trio.h3.fields import Field, RequestHead, ResponseHead
+from a2al_trio.h3.frames import FrameType, frame_header
+from a2al_trio.quic import QuicStream
+
+if TYPE_CHECKING:
+    from a2al_trio.h3.session import H3Session
+
+__all__ = ["ClientExchange", "ServerExchange"]
+
+JOINED_SIZE = 4096
+"""Content up to this size is copied behind its frame's header instead of being sent by itself."""
+
+
+class _Exchange:
+    """What both sides do. One task may send and one may receive at a time.
+
+    All calls raise, besides what they name:
+        H3Error: the peer broke the protocol; without `stream_id` the whole connection has ended.
+        StreamReset, StreamStopped: the peer gave this exchange up (codes of RFC 9114 §8.1).
+        ConnectionLost, trio.ClosedResourceError: the connection ended, or was closed here.
+    """
+
+    _abandon_code = ErrorCode.REQUEST_CANCELLED
+    _leave_code = ErrorCode.REQUEST_CANCELLED
+
+    def __init__(self, session: H3Session, stream: QuicStream) -> None:
+        self._session = session
+        self._stream = stream
+        self._events: deque[RequestEvent] = deque()
+        self._head_sent = False
+        self._sent_all = False
+        self._head_received = False
+        self._received_all = False
+        self._over = False
+        self.trailers: tuple[Field, ...] = ()
+        """The fields behind the content, once it has been received to its end."""
+
+    @property
+    def stream_id(self) -> int:
+        """Number of the QUIC stream."""
+        return self._stream.stream_id
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the exchange: finish a message that has begun, and stop what still comes.
+
+        A block that ends in an exception resets the stream instead.
+        """
+        if error_type is not None or not self._head_sent:
+            self.reset(self._abandon_code)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish sending and take no more."""
+        self._stop_receiving(self._leave_code)
+        await self._stream.aclose()
+
+    def reset(self, code: int = ErrorCode.REQUEST_CANCELLED) -> None:
+        """Give the exchange up in both directions."""
+        if not self._sent_all:
+            self._sent_all = True
+            self._stream.reset(code)
+        self._stop_receiving(code)
+
+    def _stop_receiving(self, code: int) -> None:
+        if not self._over:
+            self._over = True
+            self._stream.stop(code)
+            if self._received_all:
+                self._session.core.forget(self.stream_id)
+            else:
+                self._session.core.abandon(self.stream_id)
+                self._session.flush()
+
+    # --- sending -------------------------------------------------------------------------------------------------
+
+    async def _send_fields(self, fields: list[Field], *, end: bool) -> None:
+        data = self._session.core.send_fields(self.stream_id, fields) if fields else b""
+        self._session.flush()
+        await self._send(data, end=end)
+
+    async def send_data(self, data: bytes | bytearray | memoryview, *, end: bool = False) -> None:
+        """Send content; waits while the peer takes none. `end` completes the message.
+
+        If it is cancelled a part of a frame may have been sent: reset the exchange then.
+        """
+        self._require_head_sent()
+        size = len(data)
+        if not size:
+            await self._send(b"", end=end)
+            return
+        header = frame_header(FrameType.DATA, size)
+        if size <= JOINED_SIZE:
+            await self._send(header + bytes(data), end=end)
+        else:
+            await self._send(header, end=False)
+            await self._send(data, end=end)
+
+    async def send_end(self, trailers: Iterable[Field] = ()) -> None:
+        """Complete the message, with trailers if there are any."""
+        self._require_head_sent()
+        await self._send_fields(self._session.core.trailer_fields(trailers), end=True)
+
+    def _require_head_sent(self) -> None:
+        if not self._head_sent:
+            raise LocalProtocolError("send the head of the message before its content")
+
+    async def _send(self, data: bytes | bytearray | memoryview, *, end: bool) -> None:
+        if self._sent_all:
+            raise LocalProtocolError("this message was completed or given up already")
+        with self._translated():
+            if len(data):
+                await self._stream.send_all(data)
+            if end:
+                self._sent_all = True
+                await self._stream.send_eof()
+
+    # --- receiving -----------------------------------------------------------------------------------------------
+
+    async def _receive_head(self) -> RequestHead | ResponseHead:
+        if self._head_received:
+            raise LocalProtocolError("the head of this message was received already")
+        event = await self._next_event()
+        if not isinstance(event, Head):
+            raise LocalProtocolError("no further head comes")
+        head = event.head
+        self._head_received = isinstance(head, RequestHead) or head.status >= 200
+        return head
+
+    async def receive_some(self) -> bytes:
+        """Wait for content and return a piece of it; `b""` is the end, `trailers` are there then."""
+        if not self._head_received:
+            raise LocalProtocolError("receive the head of the message before its content")
+        while not self._received_all:
+            match await self._next_event():
+                case MessageData(data=data):
+                    return data
+                case Trailers(fields=fields):
+                    self.trailers = fields
+                case MessageEnd():
+                    self._received_all = True
+        return b""
+
+    async def receive_all(self, *, limit: int) -> bytes:
+        """Receive the content to its end; raises LocalProtocolError if it is more than `limit` bytes."""
+        chunks, size = [], 0
+        while chunk := await self.receive_some():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise LocalProtocolError(f"the content is more than {limit} bytes; read it in pieces")
+        return b"".join(chunks)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if chunk := await self.receive_some():
+            return chunk
+        raise StopAsyncIteration
+
+    async def _next_event(self) -> RequestEvent:
+        if self._events:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        if self._over:
+            raise trio.ClosedResourceError("this exchange was given up here")
+        core, stream_id = self._session.core, self.stream_id
+        with self._translated():
+            while not self._events:
+                if core.is_blocked(stream_id):
+                    await self._session.wait_unblocked(stream_id)
+                    data, end = b"", False
+                else:
+                    data = await self._stream.receive_some()
+                    end = not data
+                if self._over:
+                    raise trio.ClosedResourceError("this exchange was given up here")
+                self._events.extend(core.receive_request(stream_id, data, end=end))
+                self._session.flush()
+        return self._events.popleft()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Do to the peer what an error asks for, and tell the caller the reason rather than the consequence."""
+        try:
+            yield
+        except H3Error as error:
+            if error.stream_id is None:
+                self._session.fail(error)
+            else:
+                self.reset(error.code)
+            raise
+        except StreamReset:
+            self._stop_receiving(self._abandon_code)
+            raise
+        except (trio.ClosedResourceError, ConnectionLost):
+            if self._session.failure is not None:
+                raise self._session.failure from None
+            raise
+
+
+class ClientExchange(_Exchange):
+    """A request we make; leave it with `async with`."""
+
+    async def receive_head(self) -> ResponseHead:
+        """Wait for the head of the response. After one with a status below 200 call again for the next."""
+        return cast(ResponseHead, await self._receive_head())
+
+    async def receive_response(self) -> ResponseHead:
+        """Wait for the head of the final response, passing over interim ones."""
+        while (head := await self.receive_head()).status < 200:
+            pass
+        return head
+
+    async def _begin(self, fields: list[Field], *, end: bool) -> None:
+        self._head_sent = True
+        await self._send_fields(fields, end=end)
+
+
+class ServerExchange(_Exchange):
+    """A request made of us; leave it with `async with`."""
+
+    _abandon_code = ErrorCode.INTERNAL_ERROR
+    _leave_code = ErrorCode.NO_ERROR  # the answer is whole, the rest of the request is not needed
+
+    async def receive_head(self) -> RequestHead:
+        """Wait for the head of the request."""
+        return cast(RequestHead, await self._receive_head())
+
+    async def send_response(self, head: ResponseHead, *, end: bool = False) -> None:
+        """Send a head, interim ones (status below 200) before the final one. `end` says that there is no content."""
+        if self._head_sent:
+            raise LocalProtocolError("the head of this response was sent already")
+        fields = self._session.core.head_fields(head)
+        self._head_sent = head.status >= 200
+        await self._send_fields(fields, end=end)

@@ -1,0 +1,141 @@
+"""Receiving one message: HEADERS, DATA, trailers, in that order and no more (RFC 9114 §4.1)."""
+
+from __future__ import annotations
+
+import enum
+
+from a2al_trio.h3.config import H3Config
+from a2al_trio.h3.errors import ErrorCode, H3Error
+from a2al_trio.h3.events import Head, MessageData, MessageEnd, RequestEvent, Trailers
+from a2al_trio.h3.fields import Field, Malformed, RequestHead, ResponseHead, check_fields, content_length
+from a2al_trio.h3.frames import HTTP2_FRAMES, FrameParser, FrameType
+from a2al_trio.h3.qpack import Qpack
+
+__all__ = ["MessageReceiver"]
+
+KEPT = frozenset({FrameType.HEADERS})
+REFUSED = dict.fromkeys(
+    (
+        *HTTP2_FRAMES,
+        FrameType.CANCEL_PUSH,
+        FrameType.SETTINGS,
+        FrameType.PUSH_PROMISE,
+        FrameType.GOAWAY,
+        FrameType.MAX_PUSH_ID,
+    ),
+    ErrorCode.FRAME_UNEXPECTED,
+)
+# We never send MAX_PUSH_ID: every push ID is too large (RFC 9114 §7.2.5).
+REFUSED_BY_CLIENT = REFUSED | {FrameType.PUSH_PROMISE: ErrorCode.ID_ERROR}
+
+
+class Stage(enum.Enum):
+    """What may come next."""
+
+    HEAD = enum.auto()
+    CONTENT = enum.auto()
+    END = enum.auto()
+
+
+class MessageReceiver:
+    """The receiving half of one request stream; a client's receives responses."""
+
+    __slots__ = (
+        "_blocked",
+        "_config",
+        "_ended",
+        "_expected",
+        "_is_client",
+        "_parser",
+        "_qpack",
+        "_stage",
+        "_stream_id",
+    )
+
+    def __init__(self, stream_id: int, qpack: Qpack, config: H3Config, *, is_client: bool) -> None:
+        self._stream_id = stream_id
+        self._qpack = qpack
+        self._config = config
+        self._is_client = is_client
+        self._parser = FrameParser(
+            kept=KEPT,
+            refused=REFUSED_BY_CLIENT if is_client else REFUSED,
+            limit=config.field_block_size,
+            stream_id=stream_id,
+        )
+        self._stage = Stage.HEAD
+        self._blocked = False
+        self._ended = False
+        self._expected: int | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for the dynamic table; give it no more bytes then."""
+        return self._blocked
+
+    def receive(self, data: bytes, *, end: bool, no_content: bool) -> list[RequestEvent]:
+        """Take bytes of the stream; `no_content` says that this is the answer to HEAD. Raises H3Error."""
+        events: list[RequestEvent] = []
+        self._parser.feed(data)
+        self._ended = self._ended or end
+        if self._blocked and self._parser.held > self._config.held_size:
+            raise H3Error(ErrorCode.EXCESSIVE_LOAD, "too much waits for a field section", self._stream_id)
+        while not self._blocked and (frame := self._parser.next_frame()) is not None:
+            if frame.kind == FrameType.DATA:
+                self._take_data(frame.payload, events)
+            else:
+                if self._stage is Stage.END:
+                    raise H3Error(ErrorCode.FRAME_UNEXPECTED, "HEADERS after the trailers")
+                fields = self._qpack.decode(self._stream_id, frame.payload)
+                if fields is None:
+                    self._blocked = True
+                else:
+                    events.append(self._fields(fields, no_content=no_content))
+        if self._ended and not self._blocked:
+            self._finish(events)
+        return events
+
+    def resume(self, *, no_content: bool) -> RequestEvent:
+        """Decode the section that waited; raises H3Error."""
+        self._blocked = False
+        return self._fields(self._qpack.resume(self._stream_id), no_content=no_content)
+
+    def _take_data(self, data: bytes, events: list[RequestEvent]) -> None:
+        if self._stage is not Stage.CONTENT:
+            raise H3Error(ErrorCode.FRAME_UNEXPECTED, "DATA in the wrong place")
+        if self._expected is not None:
+            self._expected -= len(data)
+            if self._expected < 0:
+                raise H3Error(ErrorCode.MESSAGE_ERROR, "more content than announced", self._stream_id)
+        if data:
+            events.append(MessageData(data))
+
+    def _fields(self, fields: list[Field], *, no_content: bool) -> RequestEvent:
+        try:
+            if self._stage is Stage.CONTENT:
+                check_fields(fields)
+                self._stage = Stage.END
+                return Trailers(tuple(fields))
+            head: RequestHead | ResponseHead
+            if self._is_client:
+                head = ResponseHead.from_fields(fields)
+                if head.status < 200:
+                    return Head(head)
+                no_content = no_content or head.status in (204, 304)
+            else:
+                head = RequestHead.from_fields(fields)
+            self._stage = Stage.CONTENT
+            self._expected = 0 if no_content else content_length(head.headers)
+        except Malformed as error:
+            raise H3Error(ErrorCode.MESSAGE_ERROR, str(error), self._stream_id) from error
+        return Head(head)
+
+    def _finish(self, events: list[RequestEvent]) -> None:
+        if not self._parser.between_frames:
+            raise H3Error(ErrorCode.FRAME_ERROR, "a stream ends inside a frame")
+        if self._stage is Stage.HEAD:
+            code = ErrorCode.MESSAGE_ERROR if self._is_client else ErrorCode.REQUEST_INCOMPLETE
+            raise H3Error(code, "a stream ends before its message", self._stream_id)
+        if self._expected:
+            raise H3Error(ErrorCode.MESSAGE_ERROR, "less content than announced", self._stream_id)
+        events.append(MessageEnd())
