@@ -67,8 +67,9 @@ class ConnectionFlow:
 
     def on_consumed(self, size: int) -> None:
         """Account for `size` bytes the application took or will never take."""
-        self.receive.consumed += size
-        if self.receive.wants_update:
+        window = self.receive
+        window.consumed += size
+        if window.limit - window.consumed <= window.window >> 1:
             self.update_pending = True
 
     def on_blocked(self) -> None:

@@ -120,10 +120,10 @@ class StreamTable:
 
     def _create(self, stream_id: int) -> Stream:
         stream = Stream(stream_id)
-        local, unidirectional = self._is_local(stream_id), bool(stream_id & 2)
-        if local or not unidirectional:
+        bidirectional = not stream_id & 2
+        if bidirectional or self._is_local(stream_id):
             stream.send = SendHalf(self, stream_id, self._initial_send_limit(stream_id), encode_varint(stream_id))
-        if not local or not unidirectional:
+        if bidirectional or stream.send is None:
             stream.receive = ReceiveHalf(self._limits.window, self._limits.max_window)
         self._streams[stream_id] = stream
         return stream
@@ -291,9 +291,14 @@ class StreamTable:
             window = half.window
             window.consumed = assembler.read_to
             self._flow.on_consumed(len(data))
-            if window.wants_update and not half.credit_pending and assembler.final_size is None:
-                half.credit_pending = True
-                self.control[stream_id] = stream
+            if assembler.final_size is None:
+                if not half.credit_pending and window.wants_update:
+                    half.credit_pending = True
+                    self.control[stream_id] = stream
+            elif assembler.read_to == assembler.final_size:
+                # Nothing but the end is left to tell, and a stream that is gone reads as ended.
+                half.end_delivered = True
+                self.remove_if_done(stream)
             return data
         if assembler.is_read:
             half.end_delivered = True
@@ -341,16 +346,17 @@ class StreamTable:
                 return 0
             raise LocalProtocolError(f"stream {stream_id} has been finished or reset already")
         size = len(data)
-        room = self._limits.send_buffer - buffer.unsent
-        if size > room:
-            half.wants_writable = True
-            if room <= 0:
-                return 0
-            data = bytes(memoryview(data)[:room])
-            size = room
-        elif fin:
+        if size:
+            room = self._limits.send_buffer - buffer.end + buffer.next_offset
+            if size > room:
+                half.wants_writable = True
+                if room <= 0:
+                    return 0
+                data = bytes(memoryview(data)[:room])
+                size, fin = room, False
+            buffer.write(data)
+        if fin:
             buffer.finish()
-        buffer.write(data)
         self.activate(half)
         return size
 
@@ -394,12 +400,15 @@ class StreamTable:
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        if stream.send is not None and not stream.send.buffer.final:
+        send, receive = stream.send, stream.receive
+        if send is not None and not send.buffer.final:
             self.reset(stream_id, 0)
-        elif stream.send is not None:
-            stream.send.stop_told = True
-        self.stop(stream_id, 0)
-        self.remove_if_done(stream)
+        elif send is not None:
+            send.stop_told = True
+        if receive is not None and not receive.end_delivered and receive.stop_code is None:
+            self.stop(stream_id, 0)
+        else:
+            self.remove_if_done(stream)
 
     def on_reset_acked(self, stream: Stream) -> None:
         """The peer knows of our RESET_STREAM."""
@@ -464,15 +473,19 @@ class StreamTable:
     def activate(self, half: SendHalf) -> None:
         """Put the stream in the sending order unless it is there."""
         urgency = half.urgency
-        self._active[urgency].setdefault(half.stream_id, half)
-        self.active_levels |= 1 << urgency
+        level = self._active[urgency]
+        if half.stream_id not in level:
+            level[half.stream_id] = half
+            self.active_levels |= 1 << urgency
 
     def deactivate(self, half: SendHalf) -> None:
         """Take the stream out of the sending order."""
         urgency = half.urgency
         level = self._active[urgency]
-        if level.pop(half.stream_id, None) is not None and not level:
-            self.active_levels &= ~(1 << urgency)
+        if half.stream_id in level:
+            del level[half.stream_id]
+            if not level:
+                self.active_levels &= ~(1 << urgency)
 
     def next_active(self) -> SendHalf | None:
         """Return the stream whose turn it is to send."""
@@ -507,14 +520,17 @@ class StreamTable:
     def remove_if_done(self, stream: Stream) -> None:
         """Drop the stream if both halves are over, and let the peer open another one."""
         send, receive = stream.send, stream.receive
-        if (send is not None and not send.is_done) or (receive is not None and not receive.is_done):
+        if (receive is not None and not receive.is_done) or (send is not None and not send.is_done):
             return
         if self._streams.pop(stream.stream_id, None) is None:
             return
-        self.control.pop(stream.stream_id, None)
+        if self.control:
+            self.control.pop(stream.stream_id, None)
         if send is not None:
-            self.deactivate(send)
-            self.blocked.pop(stream.stream_id, None)
+            if self.active_levels:
+                self.deactivate(send)
+            if self.blocked:
+                self.blocked.pop(stream.stream_id, None)
         if not self._is_local(stream.stream_id):
             kind = stream.stream_id >> 1 & 1
             self._peer_open[kind] -= 1
