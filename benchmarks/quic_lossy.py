@@ -1,7 +1,8 @@
 """Goodput over lossy links, in a simulation: two cores, a link, virtual time, no sockets.
 
 One stream sends as much as it can for twenty virtual seconds over a 20 Mbit/s link. Both contenders use datagrams of
-1,200 bytes. `theory` is what loss-based congestion control can reach at all: datagram size over round-trip time, times
+1,200 bytes, which is what aioquic ships with; `shipped` figures are with our path MTU search, on a link that carries
+1,500. `theory` is what loss-based congestion control can reach at all: datagram size over round-trip time, times
 1.22 over the square root of the loss (Mathis et al. 1997), or the link's rate if that is less.
 """
 
@@ -17,6 +18,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
+
+import attrs
 
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import Received
@@ -86,10 +89,18 @@ def simulate(client: Peer, server: Peer, link: Link, *, seconds: float, seed: in
 class OurPeer:
     """One of our endpoint cores; the client sends for ever, the server reads."""
 
-    def __init__(self, credentials: Credentials, congestion: CongestionFactory, *, is_client: bool, seed: int) -> None:
-        config = QuicConfig(
-            initial_udp_payload_size=DATAGRAM, path_mtu_discovery=False, congestion=congestion, ecn=False
-        )
+    def __init__(
+        self,
+        credentials: Credentials,
+        congestion: CongestionFactory,
+        *,
+        is_client: bool,
+        seed: int,
+        shipped: bool = False,
+    ) -> None:
+        config = QuicConfig(congestion=congestion)
+        if not shipped:
+            config = attrs.evolve(config, initial_udp_payload_size=DATAGRAM, path_mtu_discovery=False)
         server = None if is_client else ServerTls(alpn=(ALPN,), credentials=credentials)
         self._source = SERVER if is_client else CLIENT
         self._core = QuicEndpointCore(config, server=server, entropy=random.Random(seed).randbytes, now=0.0)
@@ -193,7 +204,8 @@ def measure_contender(make: Callable[[int], tuple[Peer, Peer]], seed: int, prefi
         theory = RATE if not loss else min(RATE, DATAGRAM / rtt * 1.22 / math.sqrt(loss))
         name = f"{prefix}loss_{loss * 100:.0f}_rtt_{rtt * 1000:.0f}"
         figures[f"{name}_mb_s"] = goodput / 1e6
-        figures[f"{name}_percent_of_theory"] = goodput / theory * 100
+        if not prefix:
+            figures[f"{name}_percent_of_theory"] = goodput / theory * 100
         figures[f"{name}_percent_of_link"] = goodput / RATE * 100
     return figures
 
@@ -210,23 +222,25 @@ def measure_seed(seed: int) -> Measurement:
         certificate, key = write_certificate(Path(folder))
         credentials = Credentials.from_pem(certificate.read_bytes(), key.read_bytes())
 
-        def ours(congestion: CongestionFactory) -> Callable[[int], tuple[Peer, Peer]]:
+        def ours(congestion: CongestionFactory, *, shipped: bool = False) -> Callable[[int], tuple[Peer, Peer]]:
             return lambda seed: (
-                OurPeer(credentials, congestion, is_client=True, seed=seed),
-                OurPeer(credentials, congestion, is_client=False, seed=seed + 1000),
+                OurPeer(credentials, congestion, is_client=True, seed=seed, shipped=shipped),
+                OurPeer(credentials, congestion, is_client=False, seed=seed + 1000, shipped=shipped),
             )
 
         figures = {
             **measure_contender(ours(Cubic), seed),
+            **measure_contender(ours(Cubic, shipped=True), seed, "shipped_"),
             **measure_contender(ours(Bbr), seed, "bbr_"),
         }
         found: dict[str, Figures] = {OURS: figures}
         if importlib.util.find_spec("aioquic") is None:
             return found
-        found["aioquic"] = measure_contender(
+        theirs = measure_contender(
             lambda _: (AioquicPeer(certificate, key, is_client=True), AioquicPeer(certificate, key, is_client=False)),
             seed,
         )
+        found["aioquic"] = {**theirs, **{f"shipped_{name}": value for name, value in theirs.items()}}
         return found
 
 
