@@ -54,7 +54,7 @@ def add_ack(content: PacketContent, space: PacketSpace, now: float) -> None:
     counts = acks.ecn_counts
     ecn = (counts[2], counts[1], counts[3]) if counts[1] or counts[2] or counts[3] else None
     delay = int((now - acks.largest_at) * 1_000_000) >> ACK_DELAY_EXPONENT if space.is_application else 0
-    frame = encode_ack(acks.received, max(delay, 0), ecn_counts=ecn, room=min(content.room, 600))
+    frame = encode_ack(acks.received, delay if delay > 0 else 0, ecn_counts=ecn, room=min(content.room, 600))
     content.parts.append(frame)
     content.room -= len(frame)
     content.contents.append(AckSent(acks, acks.largest))
@@ -87,20 +87,22 @@ class ApplicationFrames:
         """Whether frames other than ACK and STREAM wait."""
         connection = self._connection
         streams, flow = connection.streams, connection.flow
-        return (
-            bool(streams.control)
+        if (
+            streams.control
             or flow.update_pending
             or flow.blocked_pending
             or connection.ping_pending
             or connection.handshake_done_pending
             or True in streams.limits_pending
             or True in streams.blocked_pending
-            or bool(connection.local_cids.pending)
-            or bool(connection.peer_cids.retire_pending)
-            or bool(connection.datagrams.outgoing)
-            or bool(connection.tokens_pending)
-            or connection.application.crypto.send.has_pending
-        )
+            or connection.local_cids.pending
+            or connection.peer_cids.retire_pending
+            or connection.datagrams.outgoing
+            or connection.tokens_pending
+        ):
+            return True
+        crypto = connection.application.crypto.send
+        return crypto.end > 0 and crypto.has_pending
 
     def collect(self, content: PacketContent, now: float, *, control: bool = True, early: bool = False) -> None:
         """Fill a packet that may be ack-eliciting: control frames first, then datagrams, then streams in turn.

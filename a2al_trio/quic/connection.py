@@ -120,7 +120,11 @@ class QuicConnectionCore:
         self._router = router
         self._held_events: list[QuicEvent] = []
         self.ready = False
+        self.closed = False
+        """Whether the connection is over; see `close_reason`."""
         self.handshake_confirmed = False
+        self.handshake_spaces_gone = False
+        """Whether Initial and Handshake packets are over for good."""
         self.source_cid, self.first_reset_token = router.make_cid(self)
         self.last_destination_cid = self.source_cid
         self.initial_token = b""
@@ -179,7 +183,8 @@ class QuicConnectionCore:
         copied. Raises `StreamStopped` when the peer stopped reading, `ConnectionLost`, and `LocalProtocolError` on a
         stream that was finished or reset.
         """
-        self._check_alive()
+        if self.closed:
+            self._check_alive()
         accepted = self.streams.write(stream_id, data, fin=fin)
         self._router.touch(self)
         return accepted
@@ -298,11 +303,6 @@ class QuicConnectionCore:
         self.ending.close(code, reason, by=CloseCause.LOCAL_TRANSPORT, is_application=False, now=now, error=error)
 
     # What users may ask
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is over; see `close_reason`."""
-        return self.ending.reason is not None
 
     @property
     def close_reason(self) -> tuple[CloseCause, int, str] | None:
@@ -539,11 +539,6 @@ class QuicConnectionCore:
         self.timers.on_sent(now)
         if self.application.next_number >= self.key_phase_ends and self.one_rtt is not None:
             self.update_keys(now)
-
-    @property
-    def handshake_spaces_gone(self) -> bool:
-        """Whether Initial and Handshake packets are over for good."""
-        return self.spaces[0].discarded and self.spaces[1].discarded
 
     @property
     def probe_interval(self) -> float:

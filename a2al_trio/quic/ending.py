@@ -88,6 +88,7 @@ class Ending:
     def _finish(self, by: CloseCause, code: int, text: str, now: float) -> None:
         connection = self._connection
         self.reason = (by, code, text)
+        connection.closed = True
         connection.timers.start_end(now)
         connection.on_ended(ConnectionEnded(connection, by, code, text), now)
 

@@ -128,8 +128,11 @@ class QuicEndpointCore:
         data, size = batch.data, batch.segment_size
         if not data:
             return
+        if len(data) <= size:
+            self._receive_one(data, batch, now)
+            return
         cid_end = 1 + self.config.connection_id_length
-        if not data[0] & 0x80 and len(data) > size >= cid_end + SAMPLE_END:
+        if not data[0] & 0x80 and size >= cid_end + SAMPLE_END:
             connection = self._by_cid.get(bytes(data[1:cid_end]))
             path = connection.migration.path_for(batch.source, batch.local_host) if connection is not None else None
             if connection is not None and path is not None:

@@ -109,6 +109,7 @@ class Establishment:
         if not space.discarded:
             connection.recovery.discard(space)
             space.discard()
+            connection.handshake_spaces_gone = connection.spaces[0].discarded and connection.spaces[1].discarded
         if index == 0:
             connection.handshake.forget_early_keys()
 

@@ -12,7 +12,14 @@ import attrs
 
 from a2al_trio.quic.errors import FrameDecodeError, TransportErrorCode
 from a2al_trio.quic.ranges import RangeSet
-from a2al_trio.quic.varint import MAX_VARINT, VarintError, decode_varint, encode_varint
+from a2al_trio.quic.varint import (
+    MAX_VARINT,
+    VarintError,
+    decode_varint,
+    decode_varints,
+    encode_varint,
+    encode_varint_row,
+)
 
 __all__ = [
     "AckFrame",
@@ -254,27 +261,22 @@ def _ping(_data: bytes, position: int, _type: int) -> _Decoded:
 
 
 def _ack(data: bytes, position: int, frame_type: int) -> _Decoded:
-    largest, position = decode_varint(data, position)
-    delay, position = decode_varint(data, position)
-    count, position = decode_varint(data, position)
-    first, position = decode_varint(data, position)
+    (largest, delay, count, first), position = decode_varints(data, position, 4)
     if count * 2 > len(data) - position:
         raise FrameDecodeError("ACK ranges are cut off", frame_type)
     low = largest - first
     ranges = [(low, largest + 1)]
-    for _ in range(count):
-        gap, position = decode_varint(data, position)
-        size, position = decode_varint(data, position)
-        high = low - gap - 2
-        low = high - size
-        ranges.append((low, high + 1))
+    if count:
+        row, position = decode_varints(data, position, 2 * count)
+        for gap, size in zip(row[::2], row[1::2], strict=True):
+            high = low - gap - 2
+            low = high - size
+            ranges.append((low, high + 1))
     if low < 0:
         raise FrameDecodeError("ACK of a negative packet number", frame_type)
     counts = None
     if frame_type == 0x03:
-        ect0, position = decode_varint(data, position)
-        ect1, position = decode_varint(data, position)
-        ce, position = decode_varint(data, position)
+        (ect0, ect1, ce), position = decode_varints(data, position, 3)
         counts = (ect0, ect1, ce)
     ranges.reverse()
     return AckFrame(tuple(ranges), delay, counts), position
@@ -321,7 +323,12 @@ def _stream(data: bytes, position: int, frame_type: int) -> _Decoded:
     if frame_type & 4:
         offset, position = decode_varint(data, position)
     if frame_type & 2:
-        body, position = _sized(data, position, frame_type)
+        size, position = decode_varint(data, position)
+        end = position + size
+        if end > len(data):
+            raise FrameDecodeError("frame is cut off", frame_type)
+        body = data[position:end]
+        position = end
     else:
         body = data[position:]
         position = len(data)
@@ -470,7 +477,7 @@ def decode_frames(payload: bytes, allowed: frozenset[int] = FrameContext.ONE_RTT
 
 def encode_varints(frame_type: int, *values: int) -> bytes:
     """Return a frame that is its type and a row of integers, as most control frames are."""
-    return bytes((frame_type,)) + b"".join(map(encode_varint, values))
+    return bytes((frame_type,)) + encode_varint_row(values)
 
 
 def encode_ack(
@@ -478,12 +485,13 @@ def encode_ack(
 ) -> bytes:
     """Return an ACK frame of at most `room` bytes for the highest ranges of `received`, which is not empty."""
     low, stop = received.last
-    head = encode_varint(stop - 1) + encode_varint(delay)
-    first = encode_varint(stop - 1 - low)
-    tail = b"" if ecn_counts is None else b"".join([encode_varint(count) for count in ecn_counts])
-    frame_type = b"\x02" if ecn_counts is None else b"\x03"
     if len(received) == 1:
-        return b"".join((frame_type, head, b"\0", first, tail))
+        row = (stop - 1, delay, 0, stop - 1 - low)
+        return b"\x02" + encode_varint_row(row) if ecn_counts is None else b"\x03" + encode_varint_row(row + ecn_counts)
+    head = encode_varint_row((stop - 1, delay))
+    first = encode_varint(stop - 1 - low)
+    tail = b"" if ecn_counts is None else encode_varint_row(ecn_counts)
+    frame_type = b"\x02" if ecn_counts is None else b"\x03"
     ranges = reversed(received)
     next(ranges)
     room -= len(head) + len(first) + len(tail) + 4

@@ -342,7 +342,7 @@ class LossRecovery:
         return best
 
     def _probe_deadline(self, path: Path) -> tuple[float, PacketSpace] | None:
-        if path.is_amplification_limited:
+        if not path.validated and path.is_amplification_limited:
             return None
         backoff = 1 << min(self.probe_count, MAX_PTO_BACKOFF)
         interval = path.rtt.probe_interval
@@ -370,9 +370,14 @@ class LossRecovery:
 
     def next_timeout(self, path: Path) -> float | None:
         """When `on_timeout` is due."""
-        loss = self._earliest_loss()
-        if loss is not None:
-            return loss[0]
+        if self.handshake_confirmed:
+            space = self._spaces[2]
+            if space.loss_time is not None or not space.sent:
+                return space.loss_time
+        else:
+            loss = self._earliest_loss()
+            if loss is not None:
+                return loss[0]
         probe = self._probe_deadline(path)
         return probe[0] if probe is not None else None
 

@@ -84,7 +84,7 @@ class PacketSpace:
 
     def was_skipped(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Whether any of the acknowledged ranges holds a number that was left out."""
-        if not self.skipped:
+        if not self.skipped or self.skipped[-1] < ranges[0][0]:
             return False
         return any(start <= number < stop for number in self.skipped for start, stop in ranges)
 

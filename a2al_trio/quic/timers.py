@@ -73,19 +73,22 @@ class Timers:
         if connection.closed:
             return self.end_at
         paths, transmitter = connection.paths, connection.transmitter
-        deadline = min(self.idle_deadline, self.handshake_deadline, self._keep_alive_at, self.discard_keys_at)
-        if not paths.current.is_amplification_limited:
+        current, recovery = paths.current, connection.recovery
+        probe_interval = current.rtt.probe_interval
+        deadline = self._active_at + max(self.idle_timeout, 3 * (probe_interval + recovery.peer_max_ack_delay))
+        deadline = min(deadline, self.handshake_deadline, self._keep_alive_at, self.discard_keys_at)
+        if current.validated or not current.is_amplification_limited:
             if not connection.handshake_spaces_gone:
                 for space in connection.spaces[:2]:
                     if space.send_keys is not None and space.acks.due_at < deadline:
                         deadline = space.acks.due_at
             if connection.one_rtt is not None and connection.application.acks.due_at < deadline:
                 deadline = connection.application.acks.due_at
-        if paths.others or paths.current.challenge is not None:
+        if paths.others or current.challenge is not None:
             deadline = min(deadline, paths.next_challenge_deadline)
-        recovery = connection.recovery.next_timeout(paths.current)
-        if recovery is not None and recovery < deadline:
-            deadline = recovery
+        loss_or_probe = recovery.next_timeout(current)
+        if loss_or_probe is not None and loss_or_probe < deadline:
+            deadline = loss_or_probe
         if transmitter.paced_until is not None and transmitter.paced_until < deadline:
             deadline = transmitter.paced_until
         return deadline

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from a2al_trio.errors import DecodeError
 
 __all__ = [
     "MAX_VARINT",
     "VarintError",
     "decode_varint",
+    "decode_varints",
     "encode_varint",
+    "encode_varint_row",
     "varint_size",
 ]
 
@@ -39,6 +43,25 @@ def decode_varint(data: bytes | bytearray | memoryview, offset: int) -> tuple[in
     return value & (0x3FFFFFFF if first < 0xC0 else MAX_VARINT), end
 
 
+def decode_varints(data: bytes, offset: int, count: int) -> tuple[list[int], int]:
+    """Return the `count` integers from `offset` on and the offset behind them, as `decode_varint` does one."""
+    values = []
+    try:
+        for _ in range(count):
+            value = data[offset]
+            if value < 0x40:
+                offset += 1
+            elif value < 0x80:
+                value = (value & 0x3F) << 8 | data[offset + 1]
+                offset += 2
+            else:
+                value, offset = decode_varint(data, offset)
+            values.append(value)
+    except IndexError:
+        raise VarintError("variable-length integer is cut off") from None
+    return values, offset
+
+
 def encode_varint(value: int) -> bytes:
     """Return the shortest encoding of `value`; `ValueError` outside 0..2^62-1."""
     if value < 0x40:
@@ -52,6 +75,19 @@ def encode_varint(value: int) -> bytes:
     if value <= MAX_VARINT:
         return (value | 0xC000000000000000).to_bytes(8, "big")
     raise ValueError("a variable-length integer has at most 62 bits")
+
+
+def encode_varint_row(values: Iterable[int]) -> bytes:
+    """Return the shortest encodings of all `values` in a row; `ValueError` outside 0..2^62-1."""
+    row = bytearray()
+    for value in values:
+        if 0 <= value < 0x40:
+            row.append(value)
+        elif 0 <= value < 0x4000:
+            row += (value | 0x4000).to_bytes(2, "big")
+        else:
+            row += encode_varint(value)
+    return bytes(row)
 
 
 def varint_size(value: int) -> int:
