@@ -88,6 +88,7 @@ class QuicEndpoint:
         "_drained",
         "_flush_wanted",
         "_is_server",
+        "_lone",
         "_socket",
         "_timer",
         "_unsent",
@@ -102,6 +103,7 @@ class QuicEndpoint:
         self._accepting = trio.lowlevel.ParkingLot()
         self._flush_wanted = Wakeup()
         self._defer = False
+        self._lone = False
         self._timer = trio.CancelScope()
         self._unsent: Transmit | None = None
         self._drained = trio.lowlevel.ParkingLot()
@@ -215,7 +217,9 @@ class QuicEndpoint:
             now = trio.current_time()
             for batch in batches:
                 take(batch, now)
-            if self._dispatch():
+            readable = self._dispatch()
+            if readable >= 0:
+                self._lone = readable == 1
                 # Tasks are about to run that may answer or grant credit: acknowledgements travel with that.
                 self._defer = True
                 self._flush_wanted.wake()
@@ -257,6 +261,16 @@ class QuicEndpoint:
         wanted = self._flush_wanted
         if wanted.task is not None and self._core.transmit_due:
             wanted.wake()
+
+    def _flush_if_lone(self) -> None:
+        """Send at once if what arrived last concerned one stream only, whose task has now had its say.
+
+        It has nobody to share datagrams with, and need not wait for the sending task's turn.
+        """
+        if self._lone:
+            self._lone = False
+            if self._core.transmit_due:
+                self._flush()
 
     # --- input, then drain ---------------------------------------------------------------------------------------
 
@@ -302,16 +316,25 @@ class QuicEndpoint:
             else:
                 self._drained.unpark_all()
 
-    def _dispatch(self) -> bool:
-        """Hand out all events; says whether there were any."""
+    def _dispatch(self) -> int:
+        """Hand out all events; returns how many streams became readable, -1 if there was no event at all."""
         next_event = self._core.next_event
         event = next_event()
         if event is None:
-            return False
+            return -1
+        readable = 0
         while event is not None:
-            self._handle(event)
+            if type(event) is StreamReadable:
+                readable += 1
+                connection = event.connection.user_data
+                if type(connection) is QuicConnection:
+                    stream = connection._streams.get(event.stream_id)
+                    if stream is not None:
+                        stream._wake_receiver()
+            else:
+                self._handle(event)
             event = next_event()
-        return True
+        return readable
 
     def _handle(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionReady):
@@ -321,9 +344,8 @@ class QuicEndpoint:
         if not isinstance(connection, QuicConnection):
             return  # refused before anyone saw it
         match event:
-            case StreamReadable(stream_id=stream_id):
-                if (stream := connection._streams.get(stream_id)) is not None:
-                    stream._wake_receiver()
+            case StreamReadable():
+                pass  # `_dispatch` has seen to it
             case StreamWritable(stream_id=stream_id):
                 if (stream := connection._streams.get(stream_id)) is not None:
                     stream._wake_sender()

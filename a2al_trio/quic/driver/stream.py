@@ -139,6 +139,8 @@ class _StreamBase:
         if not self._receive_ended:
             core.stop(self.stream_id, 0)
         core.forget(self.stream_id)
+        if (self.stream_id & 1) == core.is_client:
+            connection._endpoint._flush_if_lone()  # the peer's request has been dealt with
         connection._endpoint._flush_soon()
 
     def _finish(self) -> None:
@@ -281,6 +283,7 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
             self._receiving_wakeup = Wakeup()
         self._receiving = True
         try:
+            self._connection._endpoint._flush_if_lone()
             while True:
                 await self._receiving_wakeup.wait()
                 self._require_open_for_receiving()
