@@ -23,6 +23,9 @@ MIN_STREAM_ROOM = 24
 MAX_FRAME_DATA = 0x3FFF
 """What a two-byte length field can say."""
 
+STREAM_TYPES = {(False, False): b"\x0a", (False, True): b"\x0b", (True, False): b"\x0e", (True, True): b"\x0f"}
+"""Frame types by whether there is an offset, and whether it is the end; all with a length (RFC 9000 §19.8)."""
+
 ACK_DELAY_EXPONENT = 3
 PING_EVERY = 24
 """An ACK-only packet in this many carries a PING, so that the peer's ACK lets us forget ranges (RFC 9000 §13.2.4)."""
@@ -227,33 +230,34 @@ class ApplicationFrames:
         """Add a STREAM frame of `half`; False when the packet is full."""
         connection = self._connection
         streams, flow, buffer = connection.streams, connection.flow, half.buffer
-        start, stop = buffer.next_range()
+        start, stop = buffer.lost.first if buffer.lost else (buffer.next_offset, buffer.end)
         is_new = start >= buffer.next_offset
         if is_new and stop > start:
-            stop = min(stop, half.limit, start + flow.send_credit)
+            stop = min(stop, half.limit, start + flow.send_limit - flow.sent)
             if stop <= start:
                 streams.block(half)
                 return True
         elif not buffer.has_pending:
             streams.deactivate(half)
             return True
-        head = half.id_field + encode_varint(start)
-        room = content.room - len(head) - 3
-        stop = min(stop, start + room, start + MAX_FRAME_DATA)
+        # The start of a stream, all there is of a small message, goes without an offset.
+        head = half.id_field + encode_varint(start) if start else half.id_field
+        stop = min(stop, start + content.room - len(head) - 3, start + MAX_FRAME_DATA)
         fin = buffer.final and stop == buffer.end
         if stop <= start and not fin:
             return False
         size = stop - start
-        frame_type = 0x0F if fin else 0x0E
+        frame_type = STREAM_TYPES[start > 0, fin]
         content.add(
-            b"".join((bytes((frame_type,)), head, (0x4000 | size).to_bytes(2, "big"), buffer.peek(start, stop))),
+            b"".join((frame_type, head, (0x4000 | size).to_bytes(2, "big"), buffer.peek(start, stop))),
             StreamSent(half, start, stop, fin),
         )
         buffer.on_sent(start, stop, fin=fin)
         if is_new:
             flow.sent += size
-            streams.on_sent_new(half)
-        if buffer.has_pending:
+            if half.wants_writable:
+                streams.on_sent_new(half)
+        if stop < buffer.end and buffer.has_pending:
             streams.rotate(half)
         else:
             streams.deactivate(half)

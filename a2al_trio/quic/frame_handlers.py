@@ -27,9 +27,9 @@ from a2al_trio.quic.frames import (
     RetireConnectionIdFrame,
     StopSendingFrame,
     StreamDataBlockedFrame,
-    StreamFrame,
     StreamsBlockedFrame,
     decode_frame,
+    decode_stream_frame,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +69,16 @@ class FrameHandlers:
             raise FrameDecodeError("packet without frames", code=TransportErrorCode.PROTOCOL_VIOLATION)
         handlers = _HANDLERS
         position, end = 0, len(payload)
+        streams = self._connection.streams
         while position < end:
+            frame_type = payload[position]
+            if frame_type & 0xF8 == 0x08 and frame_type in allowed:
+                stream_id, offset, begin, position = decode_stream_frame(payload, position)
+                context.eliciting, context.only_probing = True, False
+                stream = streams.get(stream_id) or streams.for_peer(stream_id, receiving=True)
+                if stream is not None:
+                    streams.on_data(stream, offset, payload[begin:position], fin=bool(frame_type & 1))
+                continue
             frame, position = decode_frame(payload, position, allowed)
             kind = type(frame)
             if kind not in _NOT_ELICITING:
@@ -131,12 +140,6 @@ class FrameHandlers:
         self._connection.establishment.confirm(context.now)
 
     # Streams
-
-    def _on_stream(self, frame: StreamFrame, _context: PacketContext) -> None:
-        streams = self._connection.streams
-        stream = streams.for_peer(frame.stream_id, receiving=True)
-        if stream is not None:
-            streams.on_data(stream, frame.offset, frame.data, fin=frame.fin)
 
     def _on_reset_stream(self, frame: ResetStreamFrame, _context: PacketContext) -> None:
         streams = self._connection.streams
@@ -201,7 +204,6 @@ _HANDLERS: dict[type, Callable[[FrameHandlers, Any, PacketContext], None]] = {
     StopSendingFrame: FrameHandlers._on_stop_sending,
     CryptoFrame: FrameHandlers._on_crypto,
     NewTokenFrame: FrameHandlers._on_new_token,
-    StreamFrame: FrameHandlers._on_stream,
     MaxDataFrame: FrameHandlers._on_max_data,
     MaxStreamDataFrame: FrameHandlers._on_max_stream_data,
     MaxStreamsFrame: FrameHandlers._on_max_streams,

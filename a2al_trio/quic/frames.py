@@ -47,6 +47,7 @@ __all__ = [
     "StreamsBlockedFrame",
     "decode_frame",
     "decode_frames",
+    "decode_stream_frame",
     "encode_ack",
     "encode_connection_close",
     "encode_new_connection_id",
@@ -317,24 +318,29 @@ def _new_token(data: bytes, position: int, frame_type: int) -> _Decoded:
     return NewTokenFrame(token), position
 
 
-def _stream(data: bytes, position: int, frame_type: int) -> _Decoded:
-    stream_id, position = decode_varint(data, position)
-    offset = 0
-    if frame_type & 4:
-        offset, position = decode_varint(data, position)
-    if frame_type & 2:
-        size, position = decode_varint(data, position)
-        end = position + size
-        if end > len(data):
-            raise FrameDecodeError("frame is cut off", frame_type)
-        body = data[position:end]
-        position = end
-    else:
-        body = data[position:]
-        position = len(data)
-    if offset + len(body) > MAX_VARINT:
+def decode_stream_frame(data: bytes, position: int) -> tuple[int, int, int, int]:
+    """Return stream ID, offset, and start and end of the data of the STREAM frame at `position`.
+
+    It saves the commonest of all frames the object that `decode_frame` makes. Raises `FrameDecodeError`.
+    """
+    frame_type = data[position]
+    has_offset, has_length = frame_type & 4, frame_type & 2
+    try:
+        row, begin = decode_varints(data, position + 1, 1 + (has_offset >> 2) + (has_length >> 1))
+    except VarintError:
+        raise FrameDecodeError("frame is cut off", frame_type) from None
+    end = begin + row[-1] if has_length else len(data)
+    if end > len(data):
+        raise FrameDecodeError("frame is cut off", frame_type)
+    offset = row[1] if has_offset else 0
+    if offset + end - begin > MAX_VARINT:
         raise FrameDecodeError("stream offset is too large", frame_type)
-    return StreamFrame(stream_id, offset, body, bool(frame_type & 1)), position
+    return row[0], offset, begin, end
+
+
+def _stream(data: bytes, position: int, frame_type: int) -> _Decoded:
+    stream_id, offset, begin, end = decode_stream_frame(data, position - 1)
+    return StreamFrame(stream_id, offset, data[begin:end], bool(frame_type & 1)), end
 
 
 def _max_data(data: bytes, position: int, _type: int) -> _Decoded:

@@ -189,22 +189,25 @@ class StreamTable:
     def on_data(self, stream: Stream, offset: int, data: bytes, *, fin: bool) -> None:
         """Take a STREAM frame for a stream that exists."""
         half = stream.receive
-        assert half is not None
+        if half is None:
+            raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream is send-only")
+        assembler = half.assembler
         end = offset + len(data)
-        self.check_final_size(half, end, is_final=fin)
-        new = end - half.assembler.highest
+        if fin or assembler.final_size is not None:
+            self.check_final_size(half, end, is_final=fin)
+        new = end - assembler.highest
         if new > 0:
             self.charge(half, end, new)
         if half.reset_code is not None:
             return
         if half.stop_code is not None:
-            half.assembler.highest = max(end, half.assembler.highest)
+            assembler.highest = max(end, assembler.highest)
             self._flow.on_consumed(max(new, 0))
             self.remove_if_done(stream)
             return
-        before = half.assembler.received_to
-        half.assembler.insert(offset, data)
-        if (half.assembler.received_to > before or half.assembler.is_complete) and not half.signalled:
+        before = assembler.received_to
+        assembler.insert(offset, data)
+        if not half.signalled and (assembler.received_to > before or assembler.is_complete):
             half.signalled = True
             self._observer.on_stream_readable(stream.stream_id)
 
