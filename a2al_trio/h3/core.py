@@ -31,6 +31,12 @@ CONTROL_REFUSED = dict.fromkeys(
     (*HTTP2_FRAMES, FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE), ErrorCode.FRAME_UNEXPECTED
 )
 CONTROL_FRAME_SIZE = 4096
+ACKNOWLEDGEMENTS = 8
+"""Bytes on the decoder stream that are worth a packet; fewer wait.
+
+Less than the acknowledgements of `blocked_streams` sections, or the peer's encoder would wait for them for ever and use
+its table no more.
+"""
 
 
 class StreamType(enum.IntEnum):
@@ -53,6 +59,7 @@ class H3Core:
     def __init__(self, *, is_client: bool, config: H3Config | None = None) -> None:
         self._config = config or H3Config()
         self._is_client = is_client
+        self._acknowledgements = max(1, min(ACKNOWLEDGEMENTS, self._config.blocked_streams // 2))
         self._qpack = Qpack(self._config)
         self._control_output = bytearray(
             encode_settings(
@@ -110,6 +117,17 @@ class H3Core:
         if self.goaway is None or stream_id < self.goaway:
             self.goaway = stream_id
             self._control_output += encode_frame(FrameType.GOAWAY, encode_varint(stream_id))
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `take_output` would give something that should not wait.
+
+        A few acknowledgements of field sections may: until they come the peer's encoder only keeps entries it might
+        drop, and refers to fewer new ones. A packet of their own for each would cost more than all the rest.
+        """
+        return bool(self._control_output or self._qpack.encoder_output) or (
+            len(self._qpack.decoder_output) >= self._acknowledgements
+        )
 
     def take_output(self) -> list[tuple[StreamType, bytes]]:
         """What is due on our unidirectional streams, without the types they begin with."""

@@ -34,8 +34,9 @@ class H3Session:
         self._blocked: dict[int, trio.Event] = {}
 
     def flush(self) -> None:
-        """Have the output of the core sent."""
-        self._output.set()
+        """Have the output of the core sent, if there is any that should not wait."""
+        if self.core.has_output:
+            self._output.set()
 
     def fail(self, error: H3Error) -> None:
         """Close the connection because of what the peer did."""

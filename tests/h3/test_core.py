@@ -74,6 +74,22 @@ def test_the_dynamic_table_makes_the_second_request_small() -> None:
     assert sizes[-1] * 3 < sizes[0]
 
 
+def test_acknowledgements_wait_for_each_other() -> None:
+    client, serving = pair()
+    head = RequestHead(b"GET", b"a-rather-long-host.test", b"/", ((b"x-some-field", b"some value of it"),))
+    sent_alone, sizes = 0, []
+    for stream_id in range(0, 400, 4):
+        data = client.send_fields(stream_id, client.head_fields(head))
+        carry(client, serving, 2)
+        serving.receive_request(stream_id, data, end=True)
+        if serving.has_output:
+            sent_alone += 1
+            carry(serving, client, 3)
+        sizes.append(len(data))
+    assert 10 < sent_alone < 40
+    assert sizes[-1] * 3 < sizes[0]  # and the table is in use all the same
+
+
 def test_a_section_waits_for_the_encoder_stream_and_goes_on() -> None:
     client, serving = pair()
     head = RequestHead(b"GET", b"a.test", b"/", ((b"x-some-field", b"some value of it"),))
