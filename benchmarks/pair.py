@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.framework import OURS
@@ -35,11 +36,11 @@ def available_peers() -> list[str]:
     return found
 
 
-def run_pair(contender: str, task: str, **settings: int) -> dict[str, float]:
-    """Run one task between a fresh server and a fresh client; returns what the client measured."""
+def run_pair(contender: str, task: str, *, modules: Mapping[str, str] = MODULES, **settings: int) -> dict[str, float]:
+    """Run one task between a fresh server and a fresh client of `modules`; returns what the client measured."""
     with tempfile.TemporaryDirectory() as folder:
         certificate, key = write_certificate(Path(folder))
-        command = [sys.executable, "-m", MODULES[contender]]
+        command = [sys.executable, "-m", modules[contender]]
         shared = ["--contender", contender, "--certificate", str(certificate), "--key", str(key)]
         for name, value in settings.items():
             shared += [f"--{name}", str(value)]
