@@ -148,6 +148,12 @@ class SendBuffer:
         if fin:
             self.fin_acked = True
             self.fin_pending = False
+        if stop == self.end and start <= self.acked_to and not self.lost and not self._acked:
+            # Everything has arrived, as it has at once of a small message.
+            self.acked_to = stop
+            self._blocks.clear()
+            self._starts.clear()
+            return
         if self.lost:
             self.lost.subtract(start, stop)
         acked = self._acked

@@ -68,8 +68,9 @@ class SendHalf:
     def on_range_acked(self, start: int, stop: int, *, fin: bool = False) -> None:
         """The peer has these bytes."""
         if self.reset_code is None:
-            self.buffer.on_acked(start, stop, fin=fin)
-            if self.buffer.fin_acked and self.buffer.acked_to == self.buffer.end:
+            buffer = self.buffer
+            buffer.on_acked(start, stop, fin=fin)
+            if buffer.fin_acked and buffer.acked_to == buffer.end:
                 self.table.on_send_done(self.stream_id)
 
     def on_range_lost(self, start: int, stop: int, *, fin: bool = False) -> None:
