@@ -29,7 +29,7 @@ def prove_registration(identity: Identity, hub: str, *, unix_time: int) -> str:
     time = unix_time.to_bytes(8, "big")
     signature = identity.sign(_signed(time, str(identity.address), hub))
     raw = bytes([_VERSION]) + time + identity.public_key + signature + (identity.delegation or b"")
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return _text(raw)
 
 
 def is_proven(agent: str, proof: str, hub: str, *, unix_time: int) -> bool:
@@ -39,7 +39,8 @@ def is_proven(agent: str, proof: str, hub: str, *, unix_time: int) -> bool:
         address = Address.parse(agent)
     except (binascii.Error, ValueError, InvalidAddress):
         return False
-    if len(raw) < _FIXED_SIZE or raw[0] != _VERSION:
+    # One proof has one text: the decoder would also take "+" for "-", and any padding bits.
+    if len(raw) < _FIXED_SIZE or raw[0] != _VERSION or _text(raw) != proof:
         return False
     time, key, signature, delegation = raw[1:9], raw[9:41], raw[41:105], raw[105:]
     if abs(int.from_bytes(time, "big") - unix_time) > PROOF_LIFE:
@@ -54,6 +55,10 @@ def is_proven(agent: str, proof: str, hub: str, *, unix_time: int) -> bool:
     except InvalidDelegation:
         return False
     return granted.agent == address
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _signed(time: bytes, agent: str, hub: str) -> bytes:
