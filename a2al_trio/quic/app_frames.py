@@ -123,11 +123,8 @@ class ApplicationFrames:
             half = streams.next_active()
             if half is None or not self._add_stream(content, half):
                 break
-        if connection.ping_pending and content.eliciting:
-            connection.ping_pending = False
-        if connection.ping_pending and content.room > 0:
-            connection.ping_pending = False
-            content.add(b"\x01")
+        if connection.ping_pending and (content.eliciting or content.room > 0):
+            self._add_ping(content)
 
     def collect_ack_only(self, content: PacketContent, space: PacketSpace, now: float, *, may_ping: bool) -> None:
         """Fill a packet that congestion control allows no more than an ACK."""
@@ -136,6 +133,15 @@ class ApplicationFrames:
         if may_ping and self._acks_without_ping >= PING_EVERY:
             self._acks_without_ping = 0
             content.add(b"\x01")
+
+    def _add_ping(self, content: PacketContent) -> None:
+        connection = self._connection
+        connection.ping_pending = False
+        if not content.eliciting:
+            content.add(b"\x01")
+        if connection.ping_awaited:
+            connection.ping_awaited = False
+            content.contents.append(OnAcked(connection.on_ping_acked, connection.ping))
 
     # Frames about the connection
 

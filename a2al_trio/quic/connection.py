@@ -23,6 +23,7 @@ from a2al_trio.quic.events import (
     ConnectionReady,
     DatagramsReadable,
     NewTokenReceived,
+    PingAcknowledged,
     QuicEvent,
     StreamOpened,
     StreamReadable,
@@ -131,6 +132,8 @@ class QuicConnectionCore:
         self.one_rtt: OneRttKeys | None = None
         self.early_keys: PacketKeys | None = None
         self.ping_pending = False
+        self.ping_awaited = False
+        """Whether `PingAcknowledged` is to follow the pending PING."""
         self.handshake_done_pending = False
         self.tokens_pending: list[bytes] = []
         self.datagrams_sent = self.bytes_sent = self.bytes_received = self.key_updates = 0
@@ -252,9 +255,13 @@ class QuicConnectionCore:
         return self.datagrams.take()
 
     def ping(self) -> None:
-        """Send a PING."""
-        self.ping_pending = True
+        """Send a PING, unless what goes out next elicits an answer anyway; `PingAcknowledged` follows."""
+        self.ping_pending = self.ping_awaited = True
         self._router.touch(self)
+
+    def on_ping_acked(self) -> None:
+        """What `ping` had sent arrived."""
+        self.emit(PingAcknowledged(self))
 
     def update_keys(self, now: float) -> bool:
         """Move on to the next keys if that is allowed now (RFC 9001 §6)."""

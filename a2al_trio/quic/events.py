@@ -23,6 +23,7 @@ __all__ = [
     "DatagramsReadable",
     "NewTokenReceived",
     "PathChanged",
+    "PingAcknowledged",
     "QuicEvent",
     "StreamOpened",
     "StreamReadable",
@@ -100,6 +101,13 @@ class PathChanged:
 
 
 @attrs.frozen(eq=False)
+class PingAcknowledged:
+    """The peer has acknowledged what `ping` had sent."""
+
+    connection: QuicConnectionCore
+
+
+@attrs.frozen(eq=False)
 class TicketReceived:
     """A TLS session ticket arrived, for a later `connect(..., ticket=)` to the same server."""
 
@@ -124,6 +132,7 @@ QuicEvent = (
     | StreamsAvailable
     | DatagramsReadable
     | PathChanged
+    | PingAcknowledged
     | TicketReceived
     | NewTokenReceived
 )

@@ -47,6 +47,7 @@ class Wait(enum.Enum):
     UNIDIRECTIONAL_CREDIT = enum.auto()
     DATAGRAM = enum.auto()
     TICKET = enum.auto()
+    PING = enum.auto()
     END = enum.auto()
 
 
@@ -152,6 +153,19 @@ class QuicConnection(trio.abc.AsyncResource):
             self._require_open()
             await self._park(Wait.TICKET)
         return self.session_ticket
+
+    async def ping(self) -> None:
+        """Wait until the peer has acknowledged a packet, which is sent for the purpose (RFC 9000 §10.1.2).
+
+        Tells a peer that is gone from one that is quiet, long before the idle timeout does: the answer takes a round
+        trip. Raises as `open_stream` does.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_open()
+        self._core.ping()
+        self._flush_soon()
+        await self._park(Wait.PING)
+        self._require_open()
 
     # --- the path and its keys -----------------------------------------------------------------------------------
 
@@ -336,6 +350,11 @@ class QuicConnection(trio.abc.AsyncResource):
         lot = self._lots.get(wait)
         if lot is not None:
             lot.unpark()
+
+    def _wake_all(self, wait: Wait) -> None:
+        lot = self._lots.get(wait)
+        if lot is not None:
+            lot.unpark_all()
 
     def _flush_soon(self) -> None:
         self._endpoint._flush_soon()

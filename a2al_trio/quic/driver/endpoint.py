@@ -31,6 +31,7 @@ from a2al_trio.quic.events import (
     DatagramsReadable,
     NewTokenReceived,
     PathChanged,
+    PingAcknowledged,
     QuicEvent,
     StreamOpened,
     StreamReadable,
@@ -360,6 +361,8 @@ class QuicEndpoint:
             case TicketReceived(ticket=ticket):
                 connection.session_ticket = ticket
                 connection._wake(Wait.TICKET)
+            case PingAcknowledged():
+                connection._wake_all(Wait.PING)
             case NewTokenReceived(token=token):
                 connection.address_token = token
             case PathChanged():

@@ -291,3 +291,27 @@ async def test_two_endpoints_connect_to_each_other_at_once(autojump_clock: Clock
 
             nursery.start_soon(connect, 0)
             nursery.start_soon(connect, 1)
+
+
+async def test_a_ping_tells_a_quiet_peer_from_one_that_is_gone(autojump_clock: Clock) -> None:
+    async with two_endpoints() as two:
+        near, far = await two.pair()
+        await trio.sleep(1)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(near.ping)
+        assert trio.current_time() - began < 2 * near.stats.smoothed_rtt
+        two.net.hosts["host2"].link = Link.broken()
+        with trio.move_on_after(5) as limit:
+            await near.ping()
+        assert limit.cancelled_caught
+        two.net.hosts["host2"].link = Link()
+        await near.ping()  # the lost one is sent again
+        far.close(3, "gone")
+        with pytest.raises(ConnectionLost, match="gone"):
+            await near.ping()
+        near, _ = await two.pair()
+        near.close()
+        with pytest.raises(trio.ClosedResourceError):
+            await near.ping()
