@@ -33,7 +33,7 @@ from a2al_trio.quic.qlog import ConnectionObserver, ObserverFactory, QlogWriter
 from a2al_trio.quic.stats import ConnectionStats
 from a2al_trio.quic.tls import CipherSuite, NamedGroup, SessionTicket
 from a2al_trio.quic.tls.certificate import TrustStore, pinned
-from a2al_trio.quic.tls.config import ClientAuthentication, ClientTls, Credentials, PeerRejected, ServerTls
+from a2al_trio.quic.tls.config import ClientAuthentication, ClientOffer, ClientTls, Credentials, PeerRejected, ServerTls
 from a2al_trio.quic.tls.tickets import TicketKeys
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Bbr",
     "CipherSuite",
     "ClientAuthentication",
+    "ClientOffer",
     "ClientTls",
     "CloseReason",
     "CongestionController",

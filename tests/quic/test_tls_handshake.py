@@ -11,14 +11,17 @@ from a2al_trio.quic.tls import (
     AlertDescription,
     CipherSuite,
     ClientAuthentication,
+    ClientOffer,
     HandshakeComplete,
     KeysReady,
     Level,
     NamedGroup,
     PeerParameters,
     PeerRejected,
+    ServerTls,
     TlsAlert,
 )
+from a2al_trio.quic.tls.codepoints import SignatureScheme
 from tests.quic.tls_support import Pair, client_tls, credentials, server_tls
 
 EVERY_SECRET = [(Level.HANDSHAKE, False), (Level.HANDSHAKE, True), (Level.ONE_RTT, False), (Level.ONE_RTT, True)]
@@ -222,3 +225,26 @@ def test_a_failure_of_the_parameter_callback_passes_through() -> None:
 def test_any_cut_of_the_flights_completes(piece: int, group: NamedGroup) -> None:
     server = server_tls(groups=(group,), client_authentication=ClientAuthentication.OPTIONAL)
     check_complete(Pair(client_tls(credentials=credentials()), server).run(piece=piece))
+
+
+def test_a_server_suits_its_settings_to_what_the_client_offers() -> None:
+    offers: list[ClientOffer] = []
+    web = credentials("p256", "web")
+
+    def adapt(offer: ClientOffer) -> ServerTls:
+        offers.append(offer)
+        return server_tls(alpn=("h3", "test"), credentials=web, groups=(NamedGroup.X25519,))
+
+    asking = server_tls(
+        credentials=credentials(name="agent"), client_authentication=ClientAuthentication.REQUIRED, adapt=adapt
+    )
+    retried = client_tls(
+        alpn=("\u00e9", "test", "h3"),
+        groups=(NamedGroup.SECP256R1, NamedGroup.X25519),
+        key_shares=(NamedGroup.SECP256R1,),
+    )
+    pair = Pair(retried, asking).run()
+    assert pair.client.engine.alpn == pair.server.engine.alpn == "h3"
+    assert pair.client.engine.peer_certificates == web.chain
+    assert [(offer.server_name, offer.alpn) for offer in offers] == [("example.test", ("test", "h3"))]
+    assert SignatureScheme.ED25519 in offers[0].signature_schemes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from a2al_trio.quic.tls.client import TlsClient
 from a2al_trio.quic.tls.codepoints import AlertDescription, ClientAuthentication, Level, NamedGroup
-from a2al_trio.quic.tls.config import ClientTls, Credentials, ServerTls
+from a2al_trio.quic.tls.config import ClientOffer, ClientTls, Credentials, ServerTls
 from a2al_trio.quic.tls.engine import Engine
 from a2al_trio.quic.tls.errors import PeerRejected, TlsAlert
 from a2al_trio.quic.tls.events import (
@@ -23,6 +23,7 @@ __all__ = [
     "AlertDescription",
     "CipherSuite",
     "ClientAuthentication",
+    "ClientOffer",
     "ClientTls",
     "Credentials",
     "EarlyDataDecided",

@@ -19,6 +19,7 @@ from a2al_trio.quic.tls.tickets import TicketKeys
 
 __all__ = [
     "ClientAuthentication",
+    "ClientOffer",
     "ClientTls",
     "Credentials",
     "KeyLog",
@@ -108,6 +109,18 @@ class ClientTls:
             raise ConfigurationError("ClientTls.key_shares must name at least one of ClientTls.groups, and no others")
 
 
+@attrs.frozen
+class ClientOffer:
+    """What a client's first message says of its wishes, for `ServerTls.adapt`."""
+
+    server_name: str | None
+    """The name it asks for (RFC 6066 §3), None if it names none."""
+    alpn: tuple[str, ...]
+    """The application protocols it speaks; names that are not ASCII are left out."""
+    signature_schemes: tuple[int, ...]
+    """The kinds of signature it takes, by their numbers of RFC 8446 §4.2.3."""
+
+
 @attrs.frozen(kw_only=True)
 class ServerTls:
     """How a server does TLS."""
@@ -128,6 +141,8 @@ class ServerTls:
     """Keys of session tickets; None issues none and resumes nothing."""
     early_data: bool = False
     """Whether to accept 0-RTT data on resumption; needs `tickets`."""
+    adapt: Callable[[ClientOffer], ServerTls] | None = None
+    """Gives the settings for one client, in place of these; an `adapt` of its own is not asked."""
     keylog: KeyLog | None = None
 
     def __attrs_post_init__(self) -> None:

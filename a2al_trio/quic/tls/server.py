@@ -16,7 +16,7 @@ from a2al_trio.quic.tls.codepoints import (
     Level,
     NamedGroup,
 )
-from a2al_trio.quic.tls.config import Credentials, ServerTls, VerifyPeer
+from a2al_trio.quic.tls.config import ClientOffer, Credentials, ServerTls, VerifyPeer
 from a2al_trio.quic.tls.engine import Engine
 from a2al_trio.quic.tls.errors import TlsAlert
 from a2al_trio.quic.tls.extensions import encode_alpn, encode_extension
@@ -51,6 +51,11 @@ class _Resumption:
     ticket: bytes
     index: int
     claimed_age: float
+
+
+def _offer(hello: ClientHello) -> ClientOffer:
+    protocols = tuple(name.decode("ascii") for name in hello.alpn if name.isascii())
+    return ClientOffer(hello.server_name, protocols, hello.signature_schemes)
 
 
 class TlsServer(Engine):
@@ -101,6 +106,8 @@ class TlsServer(Engine):
         offered_version = self.quic_version
         self._client_random = hello.random
         self.server_name = hello.server_name
+        if self._config.adapt is not None and self._retried_for is None:
+            self._config = self._config.adapt(_offer(hello))
         self.alpn = self._choose_alpn(hello)
         credentials = self._choose_credentials(hello)
         resumption = self._find_resumption(hello, message, offered_version)
