@@ -79,6 +79,13 @@ class AgentConnection(trio.abc.AsyncResource):
         """Why the connection ended, or None while it lives."""
         return self._quic.close_reason
 
+    async def ping(self) -> None:
+        """Wait for a sign of life from the peer, asking for it; raises as `open_stream` does.
+
+        Ends after a round trip, or not before the connection does (`idle_timeout`): put it in a cancel scope.
+        """
+        await self._quic.ping()
+
     async def open_stream(self) -> QuicStream:
         """Open a stream in both directions; waits while the peer's stream limit is reached.
 

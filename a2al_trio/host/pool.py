@@ -1,8 +1,13 @@
-"""Connections kept for repeated dials: one per pair of agents, dialled once however many ask (spec 04 §15, §17 D20)."""
+"""Connections kept for repeated dials: one per pair of agents, dialled once however many ask (spec 04 §15, §17 D20).
+
+A connection nothing has been heard of for a while may be dead without knowing. Before it is given out again it is asked
+for a sign of life, and a fresh dial soon races that (spec 04 §17 D13).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Protocol
 
 import attrs
@@ -11,6 +16,7 @@ import trio
 from a2al_trio.errors import A2alError, ConnectError
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.identity import Address
+from a2al_trio.scopes import Attempt, race
 from a2al_trio.wire import MAIL_ACCEPTED, SignedRecord, encode_mail_delivery
 
 __all__ = ["BackingOff", "ConnectionPool", "MailCourier"]
@@ -21,6 +27,10 @@ FIRST_PAUSE = 15.0
 LONGEST_PAUSE = 300.0
 DIAL_LIMIT = 60.0
 """Seconds a dial may take, whoever still waits for it (spec 04 §19)."""
+FRESH = 5.0
+"""Seconds a connection that was heard of is given out again without asking whether it lives."""
+SHORTEST_START, LONGEST_START = 0.2, 2.0
+"""Bounds in seconds of the time a connection has to answer before another is dialled beside."""
 MAIL_LIMIT = 15.0
 """Seconds to reach a recipient's host and have its acknowledgement."""
 
@@ -48,10 +58,46 @@ class _Entry:
     pause: float = 0.0
     retry_at: float = 0.0
     used_at: float = 0.0
+    heard_at: float = 0.0
+    """When the connection was last looked at and had been heard of since the time before."""
+    heard: int = 0
+    """How many packets had come by then."""
+    former: AgentConnection | None = None
+    """A connection that did not answer in time, kept while it has streams: it may be slow and not dead."""
 
     @property
     def alive(self) -> bool:
         return self.connection is not None and self.connection.close_reason is None
+
+    def is_doubtful(self) -> bool:
+        """Whether the connection has not been heard of lately, as far as looking at it now and then can tell."""
+        if self.connection is None:
+            return True
+        now, heard = trio.current_time(), self.connection.stats.packets_received
+        doubtful = now - self.heard_at > FRESH
+        if heard != self.heard:
+            self.heard_at, self.heard = now, heard
+        return doubtful
+
+    def take(self, connection: AgentConnection) -> None:
+        """Use a connection that has just been heard of."""
+        if self.connection is not connection:
+            self.close_former()
+            self.former, self.connection = self.connection, connection
+            if self.former is not None and not self.former.stats.open_streams:
+                self.close_former()
+        self.heard_at, self.heard = trio.current_time(), connection.stats.packets_received
+        self.pause, self.error = 0.0, None
+
+    def close_former(self) -> None:
+        if self.former is not None:
+            self.former.close(0, "superseded by faster candidate")
+            self.former = None
+
+    def close(self, reason: str) -> None:
+        self.close_former()
+        if self.connection is not None:
+            self.connection.close(0, reason)
 
 
 class ConnectionPool:
@@ -70,12 +116,15 @@ class ConnectionPool:
     async def get(self, peer: Address, *, local: Address | None = None) -> AgentConnection:
         """A live connection to an agent, made if there is none; it belongs to the pool, so do not close it.
 
+        One that was silent for some seconds is asked whether it lives, which takes a round trip; if it does not answer
+        soon a new one is dialled beside, and whichever answers first is returned.
+
         Callers that ask at the same time share one dial, which goes on if they are cancelled. Raises what the dial
         raises, and BackingOff for 15 seconds after a failure, longer if it fails again.
         """
         entry = self._entry(local or self._default, peer)
         entry.used_at = trio.current_time()
-        while not entry.alive:
+        while not entry.alive or entry.is_doubtful():
             if entry.dialling is None:
                 if entry.error is not None and trio.current_time() < entry.retry_at:
                     left = entry.retry_at - trio.current_time()
@@ -98,17 +147,19 @@ class ConnectionPool:
 
     def drop(self, peer: Address, *, local: Address | None = None) -> None:
         """Close the connection to an agent, because it proved dead, and forget past failures."""
-        entry = self._entries.pop((local or self._default, peer), None)
-        if entry is not None and entry.connection is not None:
-            entry.connection.close(0, "")
+        entry = self._entries.get((local or self._default, peer))
+        if entry is not None:
+            entry.close("")
+            entry.pause, entry.error = 0.0, None
+            if entry.dialling is None:
+                del self._entries[local or self._default, peer]
 
     async def _connect(self, entry: _Entry, peer: Address, local: Address | None) -> None:
         assert entry.dialling is not None, "only an entry that is being dialled gets here"
         entry.error = None
         try:
             with trio.move_on_after(DIAL_LIMIT) as limit:
-                entry.connection = await self._dial(peer, local=local)
-                entry.pause = 0.0
+                entry.take(await self._revive(entry.connection, peer, local))
             if limit.cancelled_caught:
                 entry.error = ConnectError(f"{peer} could not be reached within {DIAL_LIMIT:.0f} s")
         except A2alError as error:
@@ -119,6 +170,29 @@ class ConnectionPool:
                 entry.retry_at = trio.current_time() + entry.pause
             entry.dialling.set()
             entry.dialling = None
+
+    async def _revive(self, old: AgentConnection | None, peer: Address, local: Address | None) -> AgentConnection:
+        """The connection at hand if it answers, else a new one."""
+        if old is None or old.close_reason is not None:
+            return await self._dial(peer, local=local)
+
+        async def prove() -> AgentConnection:
+            try:
+                await old.ping()
+            except trio.ClosedResourceError:
+                raise ConnectError("it was closed here") from None
+            return old
+
+        def discard(connection: AgentConnection) -> None:
+            if connection is not old:
+                connection.close(0, "superseded by faster candidate")
+
+        attempts = [
+            Attempt("the connection at hand", prove),
+            Attempt("a new connection", partial(self._dial, peer, local=local)),
+        ]
+        start = min(max(SHORTEST_START, 3 * old.stats.smoothed_rtt), LONGEST_START)
+        return await race(attempts, stagger=start, discard=discard, goal=f"reach {peer}")
 
     def _entry(self, local: Address, peer: Address) -> _Entry:
         entry = self._entries.get((local, peer))
@@ -136,9 +210,7 @@ class ConnectionPool:
             busy = entry.alive and entry.connection is not None and entry.connection.stats.open_streams > 0
             return (entry.dialling is not None, entry.alive, busy, entry.used_at)
 
-        entry = self._entries.pop(min(self._entries, key=keep_for))
-        if entry.connection is not None:
-            entry.connection.close(0, "pool eviction")
+        self._entries.pop(min(self._entries, key=keep_for)).close("pool eviction")
 
 
 @attrs.define

@@ -10,9 +10,9 @@ import trio
 
 from a2al_trio.errors import ConnectError, NoRoute
 from a2al_trio.host import AgentConnection, Host
-from a2al_trio.host.pool import FIRST_PAUSE, LONGEST_PAUSE, BackingOff, ConnectionPool
+from a2al_trio.host.pool import DIAL_LIMIT, FIRST_PAUSE, LONGEST_PAUSE, BackingOff, ConnectionPool
 from a2al_trio.identity import Address
-from a2al_trio.testing import open_simnet
+from a2al_trio.testing import Link, SimNet, open_simnet
 from tests.host.world import identity, open_sim_host
 
 SEED, ALICE, BOB = identity(1), identity(2), identity(3)
@@ -125,3 +125,104 @@ async def test_the_connection_used_longest_ago_makes_room(autojump_clock: trio.t
         assert (first.close_reason, len(pool)) == (None, 2)
         assert second.close_reason is not None, "the idle one goes, though it is younger"
         assert second.close_reason.reason == "pool eviction"
+
+
+async def test_d13_a_quiet_connection_is_asked_whether_it_lives(autojump_clock: trio.testing.MockClock) -> None:
+    async with two_hosts() as (_, bob):
+        first = await bob.pool.get(ALICE.address)
+        for quiet, is_asked in ((1.0, False), (60.0, True), (3.0, False), (600.0, True)):
+            await trio.sleep(quiet)
+            asked = trio.current_time()
+            assert await bob.pool.get(ALICE.address) is first
+            took = trio.current_time() - asked
+            assert took < (0.07 if is_asked else 0.001), "a round trip of 40 ms, and an acknowledgement may wait 25"
+            assert is_asked is (took > 0)
+        assert len(bob.connections) == 1, "nothing was dialled beside"
+
+
+@asynccontextmanager
+async def one_agent_on_two_machines() -> AsyncIterator[tuple[SimNet, Host, ConnectionPool, list[Host]]]:
+    """The pool's dials reach the last of the hosts in the list."""
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("old"), ALICE) as old,
+        open_sim_host(net.host("new"), ALICE) as new,
+        open_sim_host(net.host("bob"), BOB) as bob,
+        trio.open_nursery() as nursery,
+    ):
+        hosts = [new, old]
+
+        async def dial(peer: Address, *, local: Address | None) -> AgentConnection:
+            return await bob.open_connection(peer, at=hosts[-1].quic_address, local=local)
+
+        yield net, bob, ConnectionPool(dial, nursery, default=BOB.address), hosts
+        nursery.cancel_scope.cancel()
+
+
+async def test_d13_a_fresh_dial_takes_the_place_of_a_dead_connection(autojump_clock: trio.testing.MockClock) -> None:
+    async with one_agent_on_two_machines() as (net, _, pool, hosts):
+        first = await pool.get(ALICE.address)
+        await trio.sleep(10)
+        net.hosts["old"].link = Link.broken()
+        hosts.pop()
+        asked = trio.current_time()
+        second = await pool.get(ALICE.address)
+        assert second is not first
+        assert trio.current_time() - asked < 0.5, "long before the idle timeout"
+        assert first.close_reason is not None, "nobody uses it"
+        assert await pool.get(ALICE.address) is second
+
+
+async def test_d13_streams_of_a_slow_connection_outlive_its_replacement(autojump_clock: trio.testing.MockClock) -> None:
+    async with one_agent_on_two_machines() as (net, _, pool, hosts):
+        old = hosts.pop()
+        hosts.append(old)
+        first = await pool.get(ALICE.address)
+        stream = await first.open_stream()
+        await stream.send_all(b"still there?")
+        callee = await old.accept()
+        await trio.sleep(10)
+        net.hosts["old"].link = Link(latency=2)
+        hosts.pop()
+        second = await pool.get(ALICE.address)
+        assert second is not first
+        assert first.close_reason is None
+        async with await callee.accept_stream() as answer:
+            await answer.send_all(b"slow, not gone")
+        assert await stream.receive_all(limit=100) == b"slow, not gone"
+        pool.drop(ALICE.address)
+        assert first.close_reason is not None
+        assert second.close_reason is not None
+
+
+async def test_d13_an_answer_ends_the_dial_beside(autojump_clock: trio.testing.MockClock) -> None:
+    async with one_agent_on_two_machines() as (net, bob, pool, _):
+        first = await pool.get(ALICE.address)
+        await trio.sleep(10)
+        net.hosts["old"].link = Link(latency=0.4)  # later than the head start, sooner than a handshake over it
+        assert await pool.get(ALICE.address) is first
+        await trio.sleep(5)
+        assert bob.connections == (first,)
+
+
+async def test_d13_both_failing_are_both_named(autojump_clock: trio.testing.MockClock) -> None:
+    async with one_agent_on_two_machines() as (net, _, pool, _):
+        first = await pool.get(ALICE.address)
+        await trio.sleep(10)
+        net.hosts["old"].link = Link.broken()
+        asked = trio.current_time()
+        with pytest.raises(ConnectError, match=f"within {DIAL_LIMIT:.0f} s"):
+            await pool.get(ALICE.address)
+        assert trio.current_time() - asked == pytest.approx(DIAL_LIMIT)
+        with pytest.raises(BackingOff):
+            await pool.get(ALICE.address)
+        await trio.sleep(FIRST_PAUSE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drop_soon, pool, first)
+            with pytest.raises(ConnectError, match=r"(?s)the connection at hand: .*a new connection: "):
+                await pool.get(ALICE.address)
+
+
+async def drop_soon(pool: ConnectionPool, first: AgentConnection) -> None:
+    await trio.sleep(1)
+    first.close()
