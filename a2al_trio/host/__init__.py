@@ -1,7 +1,7 @@
 """The host: agents of this process, publishing, resolving, connecting and accepting."""
 
 from a2al_trio.host.agents_file import LoadedAgents, load_agents, store_agent
-from a2al_trio.host.config import ALPN, CONNECT_STAGGER, ICE_STAGGER, HostConfig
+from a2al_trio.host.config import ALPN, CONNECT_STAGGER, HTTP3, ICE_STAGGER, HostConfig
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.host import EndpointRecord, Host, open_host, open_host_over
 from a2al_trio.host.mailbox import Mailbox, MailIterator, SentMail
@@ -10,10 +10,12 @@ from a2al_trio.host.records import ProfileRecord, Records
 from a2al_trio.host.service_streams import AccessRule
 from a2al_trio.host.settings import load_config
 from a2al_trio.host.topics import Registration, TopicEntry, Topics
+from a2al_trio.host.web import WebAgent, WebConnection
 
 __all__ = [
     "ALPN",
     "CONNECT_STAGGER",
+    "HTTP3",
     "ICE_STAGGER",
     "AccessRule",
     "AgentConnection",
@@ -31,6 +33,8 @@ __all__ = [
     "SentMail",
     "TopicEntry",
     "Topics",
+    "WebAgent",
+    "WebConnection",
     "load_agents",
     "load_config",
     "open_host",

@@ -16,10 +16,12 @@ import trio
 
 from a2al_trio.errors import ConnectionLost, DecodeError
 from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.config import HTTP3
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import answer_hint, read_route
 from a2al_trio.host.service_streams import AccessRule, admit_service_stream, refuse_stream
 from a2al_trio.host.tls import AgentTls
+from a2al_trio.host.web import WebConnection
 from a2al_trio.identity import Address, InvalidAddress, InvalidCertificate
 from a2al_trio.quic import QuicConnection, QuicEndpoint, QuicStream
 from a2al_trio.wire import (
@@ -89,7 +91,7 @@ class Admission:
     access: AccessRule | None = None
     """Who may open streams to whom; None lets everybody who proved an AID."""
     _active: int = 0
-    _callers: Counter[Address] = attrs.field(factory=Counter)
+    _callers: Counter[Address | str] = attrs.field(factory=Counter)
     _ready: tuple[trio.MemorySendChannel[AgentConnection], trio.MemoryReceiveChannel[AgentConnection]] = attrs.field(
         factory=lambda: trio.open_memory_channel[AgentConnection](ACCEPT_QUEUE)
     )
@@ -129,9 +131,13 @@ class Admission:
             return False
         return True
 
+    def allows(self, local: Address, remote: Address | None, tokens: Sequence[str]) -> bool:
+        """Whether a caller may use an agent; None is one without an AID, whom only a rule lets in."""
+        return remote is not None if self.access is None else self.access(local, remote, tokens)
+
     async def _admit(self, quic: QuicConnection, call: AdmittedCall) -> None:
         try:
-            remote = self.tls.address_of(quic.peer_certificates)
+            remote = self._remote(quic)
         except InvalidCertificate as error:
             # The handshake has judged it already; only a proof that expired in between gets here.
             quic.close(FAILED, str(error))
@@ -139,16 +145,40 @@ class Admission:
         if call.caller not in (None, remote):
             quic.close(FAILED, "peer mismatch")
             return
-        if self._callers[remote] >= self.max_per_caller:
+        caller = remote or quic.peer_address.host
+        if self._callers[caller] >= self.max_per_caller:
             quic.close(FAILED, "too many connections of one caller")
             return
-        self._callers[remote] += 1
+        self._callers[caller] += 1
         try:
-            await self._serve(quic, call, remote)
+            if remote is None or quic.alpn == HTTP3:
+                await self._serve_web(quic, call, remote)
+            else:
+                await self._serve(quic, call, remote)
         finally:
-            self._callers[remote] -= 1
-            if not self._callers[remote]:
-                del self._callers[remote]
+            self._callers[caller] -= 1
+            if not self._callers[caller]:
+                del self._callers[caller]
+
+    def _remote(self, quic: QuicConnection) -> Address | None:
+        """Who calls; None for a caller over HTTP/3 that shows no certificate, where the handshake let it."""
+        if quic.alpn == HTTP3 and not quic.peer_certificates:
+            return None
+        return self.tls.address_of(quic.peer_certificates)
+
+    async def _serve_web(self, quic: QuicConnection, call: AdmittedCall, remote: Address | None) -> None:
+        """A caller over HTTP/3: the server name has said whom it wants."""
+        local = self.tls.web.agent_named(quic.server_name)
+        path = call.path() if call.path is not None else f"direct {quic.peer_address}"
+        if not self.tls.web.hand_over(WebConnection(quic, local, remote, path)):
+            quic.close(FAILED, "too many connections")
+            return
+        if remote is not None:
+            streams, incoming = trio.open_memory_channel[QuicStream](0)
+            streams.close()  # its streams are requests, which are not handed out
+            connection = AgentConnection(quic, local=local, remote=remote, incoming=incoming, path=call.path)
+            self.made(connection)
+        await quic.wait_closed()
 
     async def _serve(self, quic: QuicConnection, call: AdmittedCall, remote: Address) -> None:
         """Find out whom a proven caller wants, and serve it until it leaves."""
@@ -207,7 +237,7 @@ class Admission:
         self, stream: QuicStream, connection: AgentConnection, hand_over: Callable[[QuicStream], Awaitable[None]]
     ) -> None:
         def allowed(tokens: Sequence[str]) -> bool:
-            return self.access is None or self.access(connection.local, connection.remote, tokens)
+            return self.allows(connection.local, connection.remote, tokens)
 
         kind = await _kind_of(stream)
         if kind is StreamKind.MAIL:

@@ -40,12 +40,17 @@ class AccessList:
     tokens: frozenset[str] = attrs.field(default=(), converter=_texts)
     """Tickets that let in a caller who is not in `allow`; callers show them by `open_service_stream(token)`."""
 
+    anonymous: bool = False
+    """Whether callers without an AID are let in, such as browsers, where the agent's `WebAgent` lets them connect."""
+
     def __attrs_post_init__(self) -> None:
         if self.tokens and self.allow is None:
             raise ConfigurationError("tokens let nobody in while allow is None, which lets in all; set allow=()")
 
-    def __call__(self, local: Address, remote: Address, tokens: Sequence[str]) -> bool:
+    def __call__(self, local: Address, remote: Address | None, tokens: Sequence[str]) -> bool:
         """Whether `remote` may open a stream to `local`."""
+        if remote is None:
+            return self.anonymous
         if remote in self.deny:
             return False
         return self.allow is None or remote in self.allow or not self.tokens.isdisjoint(tokens)

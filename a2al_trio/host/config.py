@@ -12,10 +12,12 @@ from a2al_trio.ice import TurnServer
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicConfig
 
-__all__ = ["ALPN", "CONNECT_STAGGER", "ICE_STAGGER", "HostConfig", "parse_endpoint"]
+__all__ = ["ALPN", "CONNECT_STAGGER", "HTTP3", "ICE_STAGGER", "HostConfig", "parse_endpoint"]
 
 ALPN = "a2al-quic-1"
 """What agent connections negotiate by ALPN (spec 04 §3.1)."""
+HTTP3 = "h3"
+"""What connections for HTTP/3 negotiate (RFC 9114 §3.1)."""
 CONNECT_STAGGER = 0.25
 """Seconds between direct dials (spec 04 §10.3)."""
 ICE_STAGGER = 2.0

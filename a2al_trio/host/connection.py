@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Self
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self, TypeVar
 
 import trio
 
+from a2al_trio.errors import ConfigurationError
 from a2al_trio.host.service_streams import Offers, start_service_stream
+from a2al_trio.host.session import KeptSession
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import CloseReason, ConnectionStats, QuicConnection, QuicStream
 
 __all__ = ["AgentConnection"]
+
+T = TypeVar("T")
 
 
 class AgentConnection(trio.abc.AsyncResource):
@@ -33,11 +38,14 @@ class AgentConnection(trio.abc.AsyncResource):
         incoming: trio.MemoryReceiveChannel[QuicStream] | None = None,
         offers: Offers | None = None,
         path: Callable[[], str] | None = None,
+        background: trio.Nursery | None = None,
     ) -> None:
         self._quic = quic
         self._incoming = incoming
         self._offers = offers
         self._path = path
+        self._background = background
+        self._kept: KeptSession[Any] | None = None
         self.local = local
         """The agent on this side."""
         self.remote = remote
@@ -50,6 +58,11 @@ class AgentConnection(trio.abc.AsyncResource):
 
     def __repr__(self) -> str:
         return f"<AgentConnection {self.local} to {self.remote} at {self.peer_address}>"
+
+    @property
+    def alpn(self) -> str | None:
+        """What the connection speaks: `a2al-quic-1`, whose streams are the application's, or `h3`."""
+        return self._quic.alpn
 
     @property
     def peer_address(self) -> SocketAddress:
@@ -119,6 +132,18 @@ class AgentConnection(trio.abc.AsyncResource):
             return False
         await self._offers.wait_known()
         return self._offers.service_streams
+
+    async def session(self, open_session: Callable[[QuicConnection], AbstractAsyncContextManager[T]]) -> T:
+        """The session of the protocol that has this connection to itself, such as HTTP/3.
+
+        `open_session` is called for the first who asks; the host keeps what it yields until the connection ends.
+        """
+        if self._kept is None:
+            if self._background is None:
+                raise ConfigurationError("this connection carries agent streams; use open_stream")
+            self._kept = KeptSession(self._quic, self._background, open_session)
+        session: T = await self._kept.get()
+        return session
 
     async def accept_stream(self) -> QuicStream:
         """Wait for the next stream the peer opens; raises ConnectionLost when the connection is over."""

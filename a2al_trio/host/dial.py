@@ -14,6 +14,7 @@ from a2al_trio.errors import (
     IdentityMismatch,
 )
 from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.config import HTTP3
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import ControlReply, greet, read_reply
 from a2al_trio.host.service_streams import Offers
@@ -65,8 +66,13 @@ class Dialler:
     ) -> AgentConnection:
         """Dialler's first words on a connection whose peer is proven; closes it if they cannot be said.
 
-        `path` tells how the peer is reached if not directly.
+        `path` tells how the peer is reached if not directly. HTTP/3 has no place for a control stream: the server
+        name has said who is called.
         """
+        if quic.alpn == HTTP3:
+            connection = AgentConnection(quic, local=local, remote=peer, path=path, background=self.background)
+            self.made(connection)
+            return connection
         try:
             control = await quic.open_stream()
             await greet(control, peer, self.held_sequence(peer))

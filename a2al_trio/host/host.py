@@ -6,9 +6,10 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 
 import attrs
 import trio
@@ -27,7 +28,7 @@ from a2al_trio.errors import (
 from a2al_trio.host.accept import Admission
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.clock import SteadyClock
-from a2al_trio.host.config import HostConfig, parse_endpoint
+from a2al_trio.host.config import ALPN, HTTP3, HostConfig, parse_endpoint
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import ControlReply
 from a2al_trio.host.dial import Dialler
@@ -47,6 +48,7 @@ from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.host.topics import Topics
 from a2al_trio.host.traces import key_log, traced_quic
+from a2al_trio.host.web import WebAgent, WebConnection
 from a2al_trio.ice import IceNetwork, SystemNetwork
 from a2al_trio.identity import Address, Identity
 from a2al_trio.nat.sense import NatSense
@@ -61,6 +63,8 @@ from a2al_trio.wire import EndpointPayload, NatType, SignedRecord, WireDecodeErr
 __all__ = ["EndpointRecord", "Host", "open_host", "open_host_over"]
 
 logger = logging.getLogger(__name__)
+
+C = TypeVar("C")
 
 
 @attrs.frozen
@@ -115,6 +119,9 @@ class Host:
         """Connections to DHT nodes that plain UDP does not reach; it keeps them by itself."""
         self.pool = ConnectionPool(self.open_connection, background, default=agents.default.address)
         """Connections shared by those who dial the same agent again and again."""
+        self._web_reach = reach.offering(HTTP3, ALPN)
+        self.http_pool = ConnectionPool(self.open_http_connection, background, default=agents.default.address)
+        """Connections for HTTP, shared likewise; see `open_http_connection`."""
         self.mailbox = Mailbox(
             dht=dht,
             agents=agents,
@@ -301,14 +308,40 @@ class Host:
         Raises ResolveError (RecordInvalid also for a given record that is expired or another agent's), or ConnectError
         naming every attempt with its reason; IdentityMismatch if somebody else answers.
         """
+        return await self._open_connection(self._reach, peer, at=at, record=record, local=local)
+
+    async def open_http_connection(
+        self,
+        peer: Address,
+        *,
+        at: SocketAddress | None = None,
+        record: EndpointRecord | None = None,
+        local: Address | None = None,
+    ) -> AgentConnection:
+        """Connect to an agent for HTTP; arguments and errors are those of `open_connection`.
+
+        The connection's `alpn` is "h3" if the agent serves HTTP/3, and else that of agent connections, on whose
+        streams HTTP/1.1 is spoken.
+        """
+        return await self._open_connection(self._web_reach, peer, at=at, record=record, local=local)
+
+    async def _open_connection(
+        self,
+        reach: Reach,
+        peer: Address,
+        *,
+        at: SocketAddress | None,
+        record: EndpointRecord | None,
+        local: Address | None,
+    ) -> AgentConnection:
         self._agents.get(local)
         if at is not None:
-            return await self._reach.dialler.dial(peer, at, local=local)
+            return await reach.dialler.dial(peer, at, local=local)
         if record is not None:
             record.check(peer, now=self._publisher.unix_time())
         found = record or await self.resolve(peer)
         try:
-            return await self._reach.connect(peer, found.payload, local=local)
+            return await reach.connect(peer, found.payload, local=local)
         except A2alError:
             if record is None:
                 # The record has led nowhere: the next resolve asks the network (spec 04 §17 D16).
@@ -346,11 +379,35 @@ class Host:
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                nursery.start_soon(_handle, handler, await self.accept())
+                connection = await self.accept()
+                nursery.start_soon(_handle, handler, connection, connection)
+
+    async def serve_http3(
+        self,
+        handler: Callable[[WebConnection], Awaitable[object]],
+        *,
+        web: Iterable[WebAgent] = (),
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Offer HTTP/3 until cancelled, and run `handler` for every caller that takes it; returning says goodbye.
+
+        `web` lets agents be reached by HTTP/3 clients that are no agents; without, every caller proves its AID.
+        The handler asks `allows` before it answers a request. Its errors are treated as by `serve`. Raises
+        ConfigurationError for what cannot be in `web`.
+        """
+        with self._admission.tls.web.open(web) as connections:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                async for connection in connections:
+                    nursery.start_soon(_handle, handler, connection, connection.quic)
+
+    def allows(self, local: Address, remote: Address | None, tokens: Sequence[str] = ()) -> bool:
+        """Whether `access` lets a caller use an agent of ours; `remote` is None for an anonymous one."""
+        return self._admission.allows(local, remote, tokens)
 
 
-async def _handle(handler: Callable[[AgentConnection], Awaitable[object]], connection: AgentConnection) -> None:
-    async with connection:
+async def _handle(handler: Callable[[C], Awaitable[object]], connection: C, resource: trio.abc.AsyncResource) -> None:
+    async with resource:
         try:
             await handler(connection)
         except* (ConnectionLost, StreamReset, StreamStopped) as ended:

@@ -17,6 +17,7 @@ import trio
 from a2al_trio.errors import A2alError, ConnectError, ConnectionLost
 from a2al_trio.host.accept import Admission, AdmittedCall
 from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.config import HTTP3
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.dial import Dialler, raise_if_mismatch
 from a2al_trio.host.tls import AgentTls
@@ -163,6 +164,9 @@ class Meetings:
         The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame.
         """
         quic = meeting.quic
+        if quic.alpn == HTTP3:
+            await self.admission.keep(quic, AdmittedCall(caller=caller, path=lambda: meeting.description))
+            return
         first, start = None, b""
         with trio.move_on_after(FIRST_STREAM_LIMIT):
             first = await quic.accept_stream()

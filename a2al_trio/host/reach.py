@@ -41,6 +41,13 @@ class Reach:
     round_trips: Callable[[], Iterable[float]]
     """Round-trip times to other nodes, in seconds: what is usual on our side of the world."""
 
+    def offering(self, *alpn: str) -> Reach:
+        """The same, but for dials that offer these protocols, preferred first."""
+        tls = self.dialler.tls.offering(*alpn)
+        dialler = attrs.evolve(self.dialler, tls=tls)
+        # Both call one pair at a time: `Meetings` keeps the calls under way in a table, which the copy shares.
+        return attrs.evolve(self, dialler=dialler, meetings=attrs.evolve(self.meetings, tls=tls, dialler=dialler))
+
     async def connect(
         self, peer: Address, payload: EndpointPayload, *, local: Address | None = None
     ) -> AgentConnection:

@@ -35,8 +35,11 @@ MAX_TOKENS = 8
 ANSWER_LIMIT = 10.0
 """Seconds the peer has for its part of the admission."""
 
-AccessRule: TypeAlias = Callable[[Address, Address, Sequence[str]], bool]
-"""Whether (local agent, remote agent, tokens) may open a stream; a plain function that does not wait."""
+AccessRule: TypeAlias = Callable[[Address, Address | None, Sequence[str]], bool]
+"""Whether (local agent, remote agent, tokens) may open a stream; a plain function that does not wait.
+
+The remote agent is None for an anonymous caller, as there are over HTTP/3 where an agent's `WebAgent` allows it.
+"""
 
 REASONS = {
     StreamErrorCode.ACCESS_DENIED: "access denied",
