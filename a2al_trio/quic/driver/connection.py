@@ -11,6 +11,7 @@ import trio
 
 from a2al_trio.errors import CloseCause, ConnectionLost
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.quic.driver.metered import MeteredStream, StreamMeter
 from a2al_trio.quic.driver.stream import QuicReceiveStream, QuicSendStream, QuicStream
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class QuicConnection(trio.abc.AsyncResource):
         "_streams",
         "address_token",
         "close_reason",
+        "meter",
         "session_ticket",
     )
 
@@ -81,6 +83,8 @@ class QuicConnection(trio.abc.AsyncResource):
         self._lots: dict[Wait, trio.lowlevel.ParkingLot] = {}
         self.close_reason: CloseReason | None = None
         """How the connection ended, or None while it is open."""
+        self.meter: StreamMeter | None = None
+        """Who counts, and may hold back, the bidirectional streams accepted from here on; None lets them be."""
         self.session_ticket: SessionTicket | None = None
         """The latest TLS session ticket from the server, for `connect(ticket=...)` (RFC 8446 §4.6.1)."""
         self.address_token: bytes | None = None
@@ -223,7 +227,19 @@ class QuicConnection(trio.abc.AsyncResource):
         Streams that had been opened before the connection ended are still handed out. Raises as `open_stream` does.
         """
         stream_id = await self._accept_stream(self._opened, Wait.STREAM)
+        if self.meter is not None:
+            return await self._admit_stream(stream_id, self.meter)
         stream = self._streams[stream_id] = QuicStream(self, stream_id)
+        return stream
+
+    async def _admit_stream(self, stream_id: int, meter: StreamMeter) -> QuicStream:
+        try:
+            await meter.admit()
+        except BaseException:
+            self._opened.insert(0, stream_id)  # whoever accepts next gets it
+            raise
+        stream = self._streams[stream_id] = MeteredStream(self, stream_id)
+        stream.meter_by(meter)
         return stream
 
     async def accept_unidirectional_stream(self) -> QuicReceiveStream:
