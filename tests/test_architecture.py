@@ -40,6 +40,7 @@ IO_MODULES = frozenset(
         "nat.upnp",
         "h3.session",
         "h3.exchange",
+        "signaling.call",
         "signaling.channel",
         "signaling.client",
         "signaling.hub",

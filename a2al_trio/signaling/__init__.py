@@ -1,6 +1,7 @@
 """Meeting through a hub: frames, rooms, the client side and the hub itself (spec 06 §2-§9, spec 08 §5)."""
 
-from a2al_trio.signaling.channel import Room, open_call
+from a2al_trio.signaling.call import open_call, open_prepared_dial
+from a2al_trio.signaling.channel import Room
 from a2al_trio.signaling.client import CallHandler, IncomingCall, Signaling, open_signaling
 from a2al_trio.signaling.errors import (
     HubUnreachable,
@@ -37,6 +38,7 @@ __all__ = [
     "encode_frame",
     "hub_from_bootstrap",
     "open_call",
+    "open_prepared_dial",
     "open_signaling",
     "prove_registration",
     "room_id",

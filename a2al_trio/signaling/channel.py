@@ -6,28 +6,20 @@ synchronised punch, and drops what it does not know. Losing the room after the c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from a2al_trio.errors import AttemptFailure, ConnectError
 from a2al_trio.scopes import open_service_nursery
-from a2al_trio.signaling.errors import NoAgent, NoPartner, RoomClosed, SignalingDecodeError, SignalingError
+from a2al_trio.signaling.errors import NoAgent, RoomClosed, SignalingDecodeError, SignalingError
 from a2al_trio.signaling.frames import Frame, FrameType, decode_frame
-from a2al_trio.signaling.urls import caller_url
 from a2al_trio.signaling.websocket import Dialer, dial_tcp, open_hub_socket, send_frame
 
-__all__ = ["PARTNER_LIMIT", "Room", "Trickle", "open_call", "open_room"]
+__all__ = ["Room", "Trickle", "open_room"]
 
-PARTNER_LIMIT: Final = 8.0
-"""Seconds a caller waits for the callee's first frame before it tries the next hub (spec 06 D9)."""
-
-_NO_AGENT_TRIES: Final = 3
-_NO_AGENT_PAUSE: Final = 3.0
 _QUEUED_FRAMES: Final = 128
 _ICE_FRAMES: Final = frozenset({FrameType.CREDENTIALS, FrameType.CANDIDATE, FrameType.END_OF_CANDIDATES})
 _PUNCH_FRAMES: Final = frozenset({FrameType.PUNCH_INIT, FrameType.PUNCH_ACK, FrameType.PUNCH_GO})
@@ -145,66 +137,3 @@ async def open_room(
         if trickle is not None:
             nursery.start_soon(trickle, room)
         yield room
-
-
-@asynccontextmanager
-async def open_call(
-    hubs: Sequence[str],
-    *,
-    local: str,
-    remote: str,
-    credentials: tuple[str, str],
-    trickle: Trickle | None = None,
-    dial: Dialer = dial_tcp,
-) -> AsyncIterator[Room]:
-    """Call agent `remote` as agent `local` over the first of `hubs` where it answers (spec 06 §8).
-
-    Hubs are tried strictly one after the other, since the rooms of one pair share a name. Our ICE `credentials` (ufrag,
-    pwd) are sent at once, and `trickle` run to send our candidates; the block is entered when the peer's first frame is
-    there. An agent that is not registered is called again twice, 3 s apart. Raises `NoAgent` if no hub knows the agent,
-    the hub's own error if there is only one, else `ConnectError` naming each hub.
-    """
-    failures: list[AttemptFailure] = []
-    async with AsyncExitStack() as stack:
-        room: Room | None = None
-        for hub in hubs:
-            try:
-                url = caller_url(hub, local=local, remote=remote)
-                join = partial(open_room, url, hub, credentials=credentials, trickle=trickle, dial=dial)
-                room = await _call_hub(stack, join, f"{remote} was called through hub {hub} but did not join")
-                break
-            except SignalingError as error:
-                failures.append(AttemptFailure(f"hub {hub}", error))
-        if room is None:
-            raise _call_failed(remote, failures)
-        yield room
-
-
-async def _call_hub(stack: AsyncExitStack, join: Callable[[], AbstractAsyncContextManager[Room]], silence: str) -> Room:
-    for left in reversed(range(_NO_AGENT_TRIES)):
-        async with AsyncExitStack() as attempt:
-            try:
-                room = await attempt.enter_async_context(join())
-                with trio.move_on_after(PARTNER_LIMIT) as limit:
-                    await room.wait_for_partner()
-                if limit.cancelled_caught:
-                    raise NoPartner(silence)
-            except NoAgent:
-                if not left:
-                    raise
-            else:
-                await stack.enter_async_context(attempt.pop_all())
-                return room
-        await trio.sleep(_NO_AGENT_PAUSE)
-    raise AssertionError("the last try returns or raises")
-
-
-def _call_failed(remote: str, failures: list[AttemptFailure]) -> Exception:
-    errors = [failure.error for failure in failures]
-    if errors and all(isinstance(error, NoAgent) for error in errors):
-        return NoAgent(f"{remote} is registered at none of {', '.join(f.name for f in failures)}")
-    if len(errors) == 1 and isinstance(errors[0], SignalingError):
-        return errors[0]
-    if not errors:
-        return ConnectError(f"cannot call {remote}: its record names no hub")
-    return ConnectError(f"cannot call {remote}", tuple(failures))

@@ -13,12 +13,21 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import ProtocolError
 
-from a2al_trio.errors import ServiceCrashed
+from a2al_trio.errors import ConfigurationError, ServiceCrashed
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.signaling.errors import HubUnreachable, RoomClosed
 from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, encode_frame
 
-__all__ = ["DIAL_LIMIT", "PEER_ERRORS", "Dialer", "dial_tcp", "open_hub_socket", "send_frame"]
+__all__ = [
+    "DIAL_ERRORS",
+    "DIAL_LIMIT",
+    "PEER_ERRORS",
+    "Dialer",
+    "dial_tcp",
+    "hub_endpoint",
+    "open_hub_socket",
+    "send_frame",
+]
 
 DIAL_LIMIT: Final = 8.0
 """Seconds for name resolution, TCP, TLS and the WebSocket handshake together (spec 06 D7, D9)."""
@@ -35,6 +44,9 @@ PEER_ERRORS: Final = (
     trio.ClosedResourceError,
 )
 """What the WebSocket library and those below it raise when the other end misbehaves or goes away."""
+
+DIAL_ERRORS: Final = (OSError, trio.BrokenResourceError, UnicodeError)
+"""How dialling a host fails; a name that cannot be one is a `UnicodeError`."""
 
 Dialer = Callable[[str, int, bool], Awaitable[trio.abc.Stream]]
 """Opens a stream to a host and port, with TLS or without; tests and proxies bring their own."""
@@ -54,12 +66,23 @@ async def dial_tcp(host: str, port: int, tls: bool) -> trio.abc.Stream:
     return secure
 
 
+def hub_endpoint(url: str) -> tuple[str, int, bool]:
+    """Whom to dial for a hub URL: host, port, and whether with TLS; raises `ConfigurationError`."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r} has a malformed host or port: {error}") from error
+    tls = parts.scheme == "wss"
+    return host, port or (443 if tls else 80), tls
+
+
 @asynccontextmanager
 async def open_hub_socket(url: str, *, dial: Dialer = dial_tcp) -> AsyncIterator[WebSocketConnection]:
     """Open a WebSocket to a hub URL of `urls`; raises `HubUnreachable`. Leaving closes it with a close frame."""
     parts = urlsplit(url)
     hub = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    stream = await _dial(parts.scheme == "wss", parts.hostname or "", parts.port, hub, dial)
+    stream = await _dial(url, hub, dial)
     resource = f"{parts.path}?{parts.query}" if parts.query else parts.path
     standing = False
     try:
@@ -104,13 +127,14 @@ def _only_cause(crash: ServiceCrashed) -> BaseException | None:
     return error
 
 
-async def _dial(tls: bool, host: str, port: int | None, hub: str, dial: Dialer) -> trio.abc.Stream:
+async def _dial(url: str, hub: str, dial: Dialer) -> trio.abc.Stream:
+    endpoint = hub_endpoint(url)
     try:
         with trio.fail_after(DIAL_LIMIT):
-            return await dial(host, port or (443 if tls else 80), tls)
+            return await dial(*endpoint)
     except trio.TooSlowError as error:
         raise HubUnreachable(f"hub {hub} could not be reached within {DIAL_LIMIT:.0f} s") from error
-    except (OSError, trio.BrokenResourceError, UnicodeError) as error:
+    except DIAL_ERRORS as error:
         raise HubUnreachable(f"hub {hub} cannot be reached: {_reason(error)}") from error
 
 

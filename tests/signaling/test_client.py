@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2al_trio.errors import A2alError, ConfigurationError, ConnectError
-from a2al_trio.signaling.channel import Room, open_call
+from a2al_trio.signaling.call import HUB_STAGGER, open_call, open_prepared_dial
+from a2al_trio.signaling.channel import Room
 from a2al_trio.signaling.client import IncomingCall, Signaling, open_signaling
 from a2al_trio.signaling.errors import HubUnreachable, NoAgent, NoPartner, RoomClosed
 from a2al_trio.signaling.frames import Frame, FrameType
@@ -106,9 +107,9 @@ async def test_an_absent_agent_is_called_three_times_at_every_hub(autojump_clock
                 ["ws://one", "ws://two"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial
             ):
                 pass
-        assert [host for _, host in world.dials] == ["one"] * 3 + ["two"] * 3
-        assert [at - start for at, _ in world.dials] == pytest.approx([0, 3, 6, 6, 9, 12], abs=1)
-        assert trio.current_time() - start == pytest.approx(12, abs=1)
+        assert [host for _, host in world.dials] == ["one", "two"] * 3
+        assert [at - start for at, _ in world.dials] == pytest.approx([0, 1, 3, 4, 6, 7])
+        assert trio.current_time() - start == pytest.approx(7)
 
 
 async def test_an_agent_that_registers_late_is_reached(autojump_clock: Clock) -> None:
@@ -137,6 +138,105 @@ async def test_a_hub_that_does_not_answer_leads_to_the_next(autojump_clock: Cloc
         ) as room:
             assert room.hub == "ws://two"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_hub_that_hangs_delays_a_call_by_a_second(autojump_clock: Clock) -> None:
+    """Newer nodes call at all hubs of a record (spec 08 §5.3); ours gives the first one a second."""
+    async with (
+        open_world("two") as world,
+        open_callee(world, ["ws://two"]) as signaling,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(signaling.serve, echo_candidates)
+        hanging = 0
+
+        async def dial(host: str, port: int, tls: bool) -> trio.abc.Stream:
+            nonlocal hanging
+            if host == "two":
+                return await world.dial(host, port, tls)
+            hanging += 1
+            try:
+                await trio.sleep_forever()
+            finally:
+                hanging -= 1
+            raise AssertionError
+
+        hubs = ["ws://hangs", "ws://two", "ws://never needed"]
+        start = trio.current_time()
+        async with open_call(hubs, local=CALLER, remote=CALLEE, credentials=CRED, dial=dial) as room:
+            assert trio.current_time() - start == pytest.approx(HUB_STAGGER)
+            assert room.hub == "ws://two"
+            assert hanging == 0, "the other attempts are over"
+            await room.receive()
+            await room.send_candidate("x")
+            assert (await room.receive()).candidate == "x back"
+        nursery.cancel_scope.cancel()
+    assert world.hubs["two"].stats.sessions_active == 0
+
+
+async def test_a_callee_that_is_late_everywhere_is_met_at_the_first_hub_and_the_others_are_left(
+    autojump_clock: Clock,
+) -> None:
+    async def late(call: IncomingCall) -> None:
+        await trio.sleep(1.5)
+        await echo_candidates(call)
+
+    hubs = ["ws://one", "ws://two"]
+    async with open_world("one", "two") as world, open_callee(world, hubs) as signaling, trio.open_nursery() as nursery:
+        await nursery.start(signaling.serve, late)
+        async with open_call(hubs, local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial) as room:
+            assert room.hub == "ws://one"
+            await trio.sleep(1)
+            assert [world.hubs[name].stats.sessions_active for name in ("one", "two")] == [1, 0]
+            assert world.hubs["two"].stats.sessions_total == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_bad_hub_in_a_record_does_not_hide_the_good_one(autojump_clock: Clock) -> None:
+    async with (
+        open_world("one") as world,
+        open_callee(world, ["ws://one"]) as signaling,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(signaling.serve, echo_candidates)
+        hubs = ["http://one", "ws://[::1", "ws://one:port", "ws://one"]
+        async with open_call(hubs, local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial) as room:
+            assert room.hub == "ws://one"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.01, 1.0])
+async def test_a_connection_made_ahead_is_used_once(autojump_clock: Clock, wait: float) -> None:
+    async with (
+        open_world("one", latency=0.05) as world,
+        open_callee(world, ["ws://one"]) as signaling,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(signaling.serve, echo_candidates)
+        world.dials.clear()
+        async with open_prepared_dial("ws://one", world.dial) as dial:
+            await trio.sleep(wait)
+            start = trio.current_time()
+            async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial):
+                assert trio.current_time() - start == pytest.approx(max(0.0, 0.05 - wait) + 0.05), "callee's own dial"
+            assert len(world.dials) == 2, "the caller's, and the callee's into the room"
+            async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial):
+                assert len(world.dials) == 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_made_ahead_is_closed_if_nobody_needs_it(autojump_clock: Clock) -> None:
+    async with open_world("one", latency=0.05) as world:
+        for wait in (0.0, 0.05, 0.06):
+            with trio.move_on_after(wait):
+                async with open_prepared_dial("ws://one", world.dial):
+                    await trio.sleep_forever()
+        await trio.testing.wait_all_tasks_blocked()
+        assert all(hub._connections == 0 for hub in world.hubs.values())
+        async with open_prepared_dial("ws://gone", world.dial) as dial:
+            with pytest.raises(HubUnreachable, match="nothing listens at gone"):
+                async with open_call(["ws://gone"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial):
+                    pass
 
 
 async def test_failures_name_every_hub(autojump_clock: Clock) -> None:
@@ -212,9 +312,12 @@ def test_a_call_cancelled_at_any_instant_leaves_no_room(cancel_after: float, hub
             hub = world.hubs["one"]
             await nursery.start(signaling.serve, echo_candidates)
             with trio.move_on_after(cancel_after), contextlib.suppress(A2alError):
-                async with open_call(
-                    ["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial
-                ) as room:
+                async with (
+                    open_prepared_dial("ws://one", world.dial) as dial,
+                    open_call(
+                        ["ws://gone", "ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial
+                    ) as room,
+                ):
                     await room.send_candidate("x")
                     await trio.sleep_forever()
             if hub_dies:

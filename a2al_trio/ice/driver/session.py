@@ -117,7 +117,7 @@ class IceSession:
         self._error: A2alError | None = None
         self._reason = ""
         self._nursery: trio.Nursery | None = None
-        self._trickling_to: SignalRoom | None = None
+        self._trickled_to: list[SignalRoom] = []
         self.path = IcePath()
 
     @property
@@ -240,12 +240,12 @@ class IceSession:
     async def trickle(self, room: SignalRoom) -> None:
         """Send our candidates to a room as they become known, then that there are no more; ends with the room.
 
-        It may begin before the peer is in the room, which saves a round trip. Only the first call for a room does
-        anything; `connect` makes one.
+        It may begin before the peer is in the room, which saves a round trip, and in rooms at several hubs. Only the
+        first call for a room does anything; `connect` makes one.
         """
-        if self._trickling_to is room:
+        if room in self._trickled_to:
             return
-        self._trickling_to = room
+        self._trickled_to.append(room)
         sent = 0
         try:
             while True:
