@@ -48,9 +48,13 @@ class NatWorld:
         urls = [f"turn:{self.public.host}:{STUN_PORT}?transport={transport}" for transport in ("udp", "tcp")]
         return tuple(TurnServer(url, credentials) for url in urls)
 
+    def joins(self, name: str) -> bool:
+        """Whether a machine can join at all: where no UDP passes it needs a relay."""
+        return self.turn or self.kinds[name] != "udp_blocked"
+
     @asynccontextmanager
     async def host(self, name: str) -> AsyncIterator[Host]:
-        """A host of ours, joined and published; over a relay where no UDP passes."""
+        """A host of ours, joined and published if it can be; over a relay where no UDP passes."""
         network = LabNetwork(self.lab, name)
         config = HostConfig(bootstrap=(str(self.public.address),), min_observed_peers=1, turn_servers=self.relays())
         over_relay = self.turn and self.kinds[name] == "udp_blocked"
@@ -60,8 +64,9 @@ class NatWorld:
             opened as mux,
             open_host_over(mux, Identity.generate(os.urandom), config, network=network) as host,
         ):
-            await host.dht.bootstrapped()
-            await host.publish()
+            if self.joins(name):
+                await host.dht.bootstrapped()
+                await host.publish()
             yield host
 
     @asynccontextmanager
@@ -78,9 +83,16 @@ class NatWorld:
             settings=[
                 f'fallback_host = "{self.lab.public_address(name)}"',
                 f'ice_signal_urls = ["{self.public.hub}"]',
+                *self._reference_relays(),
             ],
         ) as node:
             yield node
+
+    def _reference_relays(self) -> list[str]:
+        lines: list[str] = []
+        for relay in self.relays():
+            lines += ["[[turn_servers]]", f'url = "{relay.url}"', f'username = "{USER}"', f'credential = "{PASSWORD}"']
+        return lines
 
     async def wait_published(self, aid: str) -> None:
         """The reference stores its records some time after it has said so."""
@@ -97,13 +109,20 @@ class NatWorld:
 
 @asynccontextmanager
 async def open_nat_world(
-    open_nat_lab: OpenNatLab, directory: Path, a: str, b: str, *, turn: bool = False, loss: float = 0.0
+    open_nat_lab: OpenNatLab,
+    directory: Path,
+    a: str,
+    b: str,
+    *,
+    turn: bool = False,
+    loss: float = 0.0,
+    delay_ms: float = DELAY_MS,
 ) -> AsyncIterator[NatWorld]:
     """Build the lab and start what is public in it."""
     if turn and shutil.which("turnserver") is None:
         pytest.skip("there is no turnserver; install coturn")
     kinds = {"a": a, "b": b}
-    link = {"delay_ms": DELAY_MS, "loss": loss}
+    link = {"delay_ms": delay_ms, "loss": loss}
     with open_nat_lab(public="open", **{name: {"kind": kind, "link": link} for name, kind in kinds.items()}) as lab:
         lab.block("a", "b")
         server = _start_turn(lab, directory) if turn else _start_stun(lab)

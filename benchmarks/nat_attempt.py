@@ -1,0 +1,208 @@
+"""One attempt of the NAT matrix: a fresh lab, two machines in it that have never sent each other anything, one call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from a2al_trio.errors import A2alError, ConnectError, ResolveError
+from a2al_trio.host import AgentConnection, Host
+from a2al_trio.identity import Address, Identity
+from a2al_trio.net.address import SocketAddress
+from benchmarks.framework import OURS
+from benchmarks.nat_outcomes import Attempt, Outcome
+from tests.interop.nat_lab import POOL, NatLab, load_nat_lab
+from tests.interop.nat_world import NatWorld, open_nat_world
+from tests.interop.reference_node import ReferenceNode
+
+__all__ = ["CONTENDERS", "RELEASES", "make_attempt"]
+
+RELEASES = ("0.2.0", "newest")
+"""Of the reference."""
+PREPARATION = 30.0
+"""Seconds until both have joined and published."""
+PATIENCE = 65.0
+"""Seconds for the call: the reference gives up after 60."""
+PAUSE = 0.2
+"""Seconds between the end of the first connection and the second."""
+
+Call = Callable[[], Awaitable[Outcome]]
+"""What is measured, once both are ready."""
+
+
+async def close_soon(connection: AgentConnection) -> None:
+    """Serve nothing, but as long as the caller wants."""
+    await connection.wait_closed()
+
+
+async def call_from_ours(caller: Host, callee: Address) -> Outcome:
+    """One of ours calls, and then once more."""
+    began = trio.current_time()
+    try:
+        record = await caller.resolve(callee)
+    except ResolveError as error:
+        return Outcome(f"resolve: {error}", gave_up=trio.current_time() - began)
+    resolved = trio.current_time()
+    try:
+        connection = await caller.open_connection(callee, record=record)
+    except ConnectError as error:
+        return Outcome(str(error), resolve=resolved - began, gave_up=trio.current_time() - resolved)
+    connected, path = trio.current_time(), connection.path
+    await connection.aclose()
+    await trio.sleep(PAUSE)
+    again = trio.current_time()
+    try:
+        await (await caller.open_connection(callee, record=record)).aclose()
+    except ConnectError as error:
+        return Outcome(f"met, but not again: {error}", resolve=resolved - began, gave_up=trio.current_time() - again)
+    return Outcome(path, connected - resolved, resolved - began, trio.current_time() - again)
+
+
+async def call_from_reference(
+    caller: ReferenceNode, local: str, callee: str, paths: list[str], hang_up: Callable[[], None]
+) -> Outcome:
+    """The reference calls, and then once more; `paths` says what the callee saw, if it is ours."""
+    began = trio.current_time()
+    answer = await caller.post_any(f"/resolve/{callee}")
+    if not answer.is_success:
+        return Outcome(f"resolve: {answer.text}", gave_up=trio.current_time() - began)
+    resolved = trio.current_time()
+    answer = await caller.post_any(f"/connect/{callee}", {"local_aid": local})
+    connected = trio.current_time()
+    if not answer.is_success:
+        return Outcome(answer.text, resolve=resolved - began, gave_up=connected - resolved)
+    hang_up()
+    await trio.sleep(PAUSE)
+    again = trio.current_time()
+    answer = await caller.post_any(f"/connect/{callee}", {"local_aid": local})
+    warm = trio.current_time() - again if answer.is_success else None
+    return Outcome(paths[0] if paths else "unknown", connected - resolved, resolved - began, warm)
+
+
+@asynccontextmanager
+async def ours_ours(world: NatWorld) -> AsyncIterator[Call]:
+    """Ours calls ours."""
+    async with world.host("a") as a, world.host("b") as b, trio.open_nursery() as nursery:
+        await nursery.start(b.serve, close_soon)
+        yield partial(call_from_ours, a, b.address)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def ours_reference(world: NatWorld, release: str) -> AsyncIterator[Call]:
+    """Ours calls the reference."""
+    async with world.host("a") as a, world.reference("b", release) as b:
+        agent = await b.add_agent()
+        await world.wait_published(agent.aid)
+        yield partial(call_from_ours, a, Address.parse(agent.aid))
+
+
+@asynccontextmanager
+async def reference_ours(world: NatWorld, release: str) -> AsyncIterator[Call]:
+    """The reference calls ours."""
+    async with world.host("b") as b, world.reference("a", release) as a, trio.open_nursery() as nursery:
+        caller, agent = await a.add_agent(), Identity.generate(os.urandom)
+        b.register_agent(agent)
+        if world.joins("b"):
+            await b.publish()
+        connections: list[AgentConnection] = []
+        paths: list[str] = []
+
+        async def serve(connection: AgentConnection) -> None:
+            connections.append(connection)
+            paths.append(connection.path)
+            await connection.wait_closed()
+
+        def hang_up() -> None:
+            for connection in connections:
+                connection.close()
+
+        await nursery.start(b.serve, serve)
+        yield partial(call_from_reference, a, caller.aid, str(agent.address), paths, hang_up)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def reference_reference(world: NatWorld, release: str) -> AsyncIterator[Call]:
+    """The reference calls its like."""
+    async with world.reference("b", release) as b, world.reference("a", release) as a:
+        caller, agent = await a.add_agent(), await b.add_agent(SocketAddress("127.0.0.1", 9))
+        await world.wait_published(agent.aid)
+        yield partial(call_from_reference, a, caller.aid, agent.aid, [], lambda: None)
+
+
+CONTENDERS: Mapping[str, Callable[[NatWorld], AbstractAsyncContextManager[Call]]] = {
+    OURS: ours_ours,
+    **{f"ours_to_{release}": partial(ours_reference, release=release) for release in RELEASES},
+    **{f"{release}_to_ours": partial(reference_ours, release=release) for release in RELEASES},
+    **{release: partial(reference_reference, release=release) for release in RELEASES},
+}
+
+
+def _open_lab(**hosts: object) -> contextlib.AbstractContextManager[NatLab]:
+    lab: contextlib.AbstractContextManager[NatLab] = load_nat_lab().Lab({"hosts": hosts, "pool": list(POOL)})
+    return lab
+
+
+async def _run(attempt: Attempt, directory: Path) -> Outcome:
+    began = trio.current_time()
+    stage = "preparing"
+    with trio.CancelScope(deadline=began + PREPARATION) as scope:
+        async with (
+            open_nat_world(
+                _open_lab,
+                directory,
+                attempt.caller,
+                attempt.callee,
+                turn=attempt.turn,
+                loss=attempt.loss,
+                delay_ms=attempt.delay_ms,
+            ) as world,
+            CONTENDERS[attempt.contender](world) as call,
+        ):
+            stage, began = "calling", trio.current_time()
+            scope.deadline = began + PATIENCE
+            world.let_them_meet()
+            return await call()
+    return Outcome(f"{stage} took too long", gave_up=trio.current_time() - began if stage == "calling" else None)
+
+
+def make_attempt(attempt: Attempt) -> Outcome:
+    """Make one attempt in a lab of its own. Runs in a process of its own, so that several can run side by side."""
+    before = _processor_time()
+    # What the daemons log goes nowhere; only the outcome counts.
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
+        try:
+            outcome = trio.run(_run, attempt, Path(directory))
+        except* A2alError as group:
+            outcome = Outcome(f"preparing: {'; '.join(map(repr, _leaves(group)))}")
+    used, total = (after - earlier for after, earlier in zip(_processor_time(), before, strict=True))
+    return attrs.evolve(outcome, busy=round(used / max(total, 1), 3))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _processor_time() -> tuple[int, int]:
+    """Ticks that all processors together have worked, and have passed, since the machine started (proc(5))."""
+    user, nice, system, idle, waiting, *interrupts = map(
+        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    )
+    used = user + nice + system + sum(interrupts)
+    return used, used + idle + waiting
