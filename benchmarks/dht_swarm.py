@@ -29,6 +29,8 @@ __all__ = ["START", "CheckCache", "Node", "Swarm", "endpoint_record"]
 T = TypeVar("T")
 START = 1_750_000_000
 """Unix time at virtual time zero."""
+RECORD_PREFIX = b"a2al-rec\0"
+"""What the signed bytes of a record begin with (spec 02 §8)."""
 Deliver = Callable[[bytes, SocketAddress, float], None]
 
 
@@ -36,10 +38,11 @@ class CheckCache:
     """Signature checks shared by all nodes of a swarm.
 
     What a node of the swarm has signed needs no second look in the same process: the check is a comparison with what
-    was signed. Everything else is checked for real, once.
+    was signed. Everything else is checked for real, once. A message is checked by its receiver alone and forgotten
+    then; a record is checked by many.
     """
 
-    def __init__(self, limit: int = 400_000) -> None:
+    def __init__(self, limit: int = 100_000) -> None:
         self._limit = limit
         self._right: dict[bytes, tuple[bytes, bytes]] = {}
 
@@ -50,11 +53,12 @@ class CheckCache:
         self._right[signature] = (public_key, message)
 
     def __call__(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        known = self._right.get(signature)
+        is_record = message.startswith(RECORD_PREFIX)
+        known = self._right.get(signature) if is_record else self._right.pop(signature, None)
         if known is not None:
             return known == (public_key, message)
         right = ed25519.verify(public_key, message, signature)
-        if right:
+        if right and is_record:
             self.remember(public_key, message, signature)
         return right
 
@@ -249,6 +253,10 @@ class Swarm:
             self.drain(node)
         if not stop():
             self.now = max(self.now, when)
+
+    def unix_seconds(self) -> int:
+        """The wall clock of all nodes, in whole seconds."""
+        return START + int(self.now)
 
     def run_for(self, seconds: float) -> None:
         """Let time pass."""

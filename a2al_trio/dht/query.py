@@ -92,7 +92,7 @@ class Query:
         self._requests = 0
         self._collection = collection
         self._on_done = on_done
-        self._calls: set[Call] = set()
+        self._calls: dict[int, Call] = {}  # by node: one at a time is asked each
         self._again: deque[Contact] = deque()
         self._repeats = 0
         self._fruitless: dict[int, int] = {}
@@ -114,7 +114,7 @@ class Query:
         """Stop; no peer is charged for what it had no time to answer."""
         self.done = True
         self._stop_timers()
-        for call in self._calls:
+        for call in self._calls.values():
             self._parts.rpc.cancel(call)
         self._calls.clear()
 
@@ -150,11 +150,11 @@ class Query:
         key = contact.key
 
         def replied(reply: Reply, now: float) -> None:
-            self._calls.discard(call)
+            del self._calls[key]
             self._replied(reply, now)
 
         def failed(now: float) -> None:
-            self._calls.discard(call)
+            del self._calls[key]
             self._lookup.failed(key)
             self._advance(now)
 
@@ -163,7 +163,7 @@ class Query:
             self._advance(now)
 
         self._requests += 1
-        call = self._parts.rpc.call(
+        self._calls[key] = self._parts.rpc.call(
             contact,
             self._body,
             now,
@@ -174,7 +174,6 @@ class Query:
             slow_after=config.rpc_timeout,
             give_up_after=config.rpc_patience,
         )
-        self._calls.add(call)
 
     def _ask_again(self, now: float) -> None:
         """Repeat the question where an answer was full, within the budget and the concurrency."""
@@ -186,19 +185,21 @@ class Query:
             self._repeat(contact, now)
 
     def _repeat(self, contact: Contact, now: float) -> None:
+        key = contact.key
+
         def replied(reply: Reply, now: float) -> None:
-            self._calls.discard(call)
+            del self._calls[key]
             self._repeats -= 1
             self._replied(reply, now)
 
         def failed(now: float) -> None:
-            self._calls.discard(call)
+            del self._calls[key]
             self._repeats -= 1
             self._advance(now)
 
         self._requests += 1
         self._repeats += 1
-        call = self._parts.rpc.call(
+        self._calls[key] = self._parts.rpc.call(
             contact,
             self._body,
             now,
@@ -207,7 +208,6 @@ class Query:
             resend_after=(self._parts.env.config.rpc_timeout / 3,),
             give_up_after=self._parts.env.config.rpc_timeout,
         )
-        self._calls.add(call)
 
     def _replied(self, reply: Reply, now: float) -> None:
         key = reply.contact.key

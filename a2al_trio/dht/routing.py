@@ -10,6 +10,7 @@ Old contacts are thereby preferred, and hearsay can neither displace nor redirec
 from __future__ import annotations
 
 import enum
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -91,6 +92,7 @@ class RoutingTable:
         self.own = own
         self._config = config
         self._buckets: dict[int, Bucket] = {}
+        self._order: list[int] = []
         self._entries: dict[int, Entry] = {}
         self._networks: Counter[bytes] = Counter()
         self._by_address: dict[SocketAddress, Entry] = {}
@@ -115,13 +117,14 @@ class RoutingTable:
 
     def buckets(self) -> list[tuple[int, Bucket]]:
         """All buckets that hold or held something, far ones first."""
-        return sorted(self._buckets.items())
+        return [(index, self._buckets[index]) for index in self._order]
 
     def bucket(self, index: int) -> Bucket:
         """The bucket with that index."""
         found = self._buckets.get(index)
         if found is None:
             found = self._buckets[index] = Bucket()
+            insort(self._order, index)
         return found
 
     # -- admission ---------------------------------------------------------------------------------------------
@@ -193,7 +196,10 @@ class RoutingTable:
         if is_exempt(contact.address.host, limits.exempt):
             return True
         network = contact.network
-        if self._networks[network] >= limits.per_table:
+        in_table = self._networks.get(network)
+        if not in_table:
+            return True  # the usual case on the Internet, and asked for every contact anybody names
+        if in_table >= limits.per_table:
             return False
         held = sum(1 for entry in bucket.main if entry.limited and entry.contact.network == network)
         return held < limits.per_bucket
@@ -299,14 +305,14 @@ class RoutingTable:
 
         `routed` adds those only a punched connection of ours leads to, `failing` those that failed lately.
 
-        Buckets fall into three groups that lie behind each other as seen from the target: the one the target
-        itself belongs to, all nearer to us than the target, then the farther ones by falling index.
+        Everything in the bucket that shares `index` leading bits with us lies on one side of us as seen from the
+        target: nearer if the target's next bit differs from ours, the more so the smaller the index, and else
+        farther, the more so the smaller the index.
         """
         found: list[Entry] = []
-        for group in self._groups(target):
+        for bucket in self._outward(target):
             near = {
                 entry.contact.key ^ target: entry
-                for bucket in group
                 for entry in bucket.main
                 if (failing or entry.failures < 2) and (routed or not entry.routed)
             }
@@ -315,22 +321,21 @@ class RoutingTable:
                 return found[:count]
         return found
 
-    def _groups(self, target: int) -> Iterator[list[Bucket]]:
-        """Buckets in groups of rising distance from the target."""
-        buckets = self._buckets
-        home = self.index(target)
-        if home in buckets:
-            yield [buckets[home]]
-        if target != self.own:
-            yield [bucket for index, bucket in buckets.items() if index > home]
-        for index in sorted(buckets, reverse=True):
-            if index < home:
-                yield [buckets[index]]
+    def _outward(self, target: int) -> Iterator[Bucket]:
+        """Buckets by rising distance from the target."""
+        difference, buckets = (self.own ^ target) << 1, self._buckets
+        for index in self._order:
+            if difference >> (ID_BITS - index) & 1:
+                yield buckets[index]
+        for index in reversed(self._order):
+            if not difference >> (ID_BITS - index) & 1:
+                yield buckets[index]
 
     def estimate_size(self, fresh_since: float) -> SizeEstimate:
         """The network's size from how full the nearest buckets are (spec 03 §3.7)."""
         samples = []
-        for index, bucket in sorted(self._buckets.items(), reverse=True):
+        for index in reversed(self._order):
+            bucket = self._buckets[index]
             members = sum(1 for entry in bucket.main if entry.verified_at > fresh_since)
             if members:
                 samples.append(members << min(index + 1, 62))

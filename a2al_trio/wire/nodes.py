@@ -33,7 +33,7 @@ class NodeInfo:
         """Describe the node of `address`. Raises WireEncodeError if the host is not an IP address."""
         return cls(address, address.node_id, ip_from_host(socket_address.host), socket_address.port)
 
-    @property
+    @functools.cached_property
     def is_bound(self) -> bool:
         """Whether the NodeID is that of the address; drop nodes where it is not (spec 02 §15.2 item 1)."""
         return self.node_id == self.address.node_id
@@ -68,4 +68,10 @@ def node_from_map(fields: CborValue) -> NodeInfo:
         raise InvalidMessage("node IP address is not 4 or 16 bytes")
     if type(port) is not int or not 0 <= port <= 0xFFFF:
         raise InvalidMessage("node port is not a 16-bit number")
+    return _node(address, node_id, ip, port)
+
+
+@functools.lru_cache(maxsize=4096)
+def _node(address: bytes, node_id: bytes, ip: bytes, port: int) -> NodeInfo:
+    """One object per node: answers name the same few hundred over and over."""
     return NodeInfo(Address(address), NodeId(node_id), ip, port)
