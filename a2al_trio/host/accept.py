@@ -61,6 +61,10 @@ class RecordShelf(Protocol):
         """Check and keep a mailbox record for one of our agents; False if it is not acceptable."""
 
 
+TakeNode = Callable[[QuicConnection, Address], Awaitable[QuicStream | None]]
+"""Keeps the connection of a node to the end and returns None; an agent's control stream is returned at once."""
+
+
 @attrs.frozen(kw_only=True)
 class AdmittedCall:
     """How a connection came that was agreed on at a hub, and who must be at its other end."""
@@ -75,6 +79,8 @@ class AdmittedCall:
     """The control stream, if it was accepted already."""
     hand_over: Callable[[AgentConnection], bool] | None = None
     """Who gets it in place of the application's queue; False refuses it."""
+    take_node: TakeNode | None = None
+    """Set where it may be a node that called ours."""
 
 
 @attrs.define
@@ -90,6 +96,8 @@ class Admission:
     """Told of every connection that was admitted."""
     access: AccessRule | None = None
     """Who may open streams to whom; None lets everybody who proved an AID."""
+    punching: dict[Address, TakeNode] = attrs.field(factory=dict)
+    """Who is punching towards our node, whose connection may then come to our own endpoint."""
     _active: int = 0
     _callers: Counter[Address | str] = attrs.field(factory=Counter)
     _ready: tuple[trio.MemorySendChannel[AgentConnection], trio.MemoryReceiveChannel[AgentConnection]] = attrs.field(
@@ -145,6 +153,12 @@ class Admission:
         if call.caller not in (None, remote):
             quic.close(FAILED, "peer mismatch")
             return
+        take_node = self._node_door(quic, call, remote)
+        if take_node is not None and remote is not None:
+            control = await take_node(quic, remote)
+            if control is None:
+                return
+            call = attrs.evolve(call, control=control)
         caller = remote or quic.peer_address.host
         if self._callers[caller] >= self.max_per_caller:
             quic.close(FAILED, "too many connections of one caller")
@@ -159,6 +173,13 @@ class Admission:
             self._callers[caller] -= 1
             if not self._callers[caller]:
                 del self._callers[caller]
+
+    def _node_door(self, quic: QuicConnection, call: AdmittedCall, remote: Address | None) -> TakeNode | None:
+        """Who takes the connection if a node has dialled ours, whose AID is that of the default agent."""
+        wanted = quic.server_name if call.local is None else str(call.local)
+        if remote is None or quic.alpn == HTTP3 or not _names(wanted, self.agents.default.address):
+            return None
+        return call.take_node or self.punching.get(remote)
 
     def _remote(self, quic: QuicConnection) -> Address | None:
         """Who calls; None for a caller over HTTP/3 that shows no certificate, where the handshake let it."""

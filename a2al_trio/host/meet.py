@@ -7,7 +7,8 @@ cancelled leaves at once; the call itself is then ended where that is safe.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
@@ -17,18 +18,19 @@ import trio
 from a2al_trio.errors import A2alError, ConnectError, ConnectionLost
 from a2al_trio.host.accept import Admission, AdmittedCall
 from a2al_trio.host.agents import AgentTable
-from a2al_trio.host.config import HTTP3
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.dial import Dialler, raise_if_mismatch
+from a2al_trio.host.pending import PendingCall
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.punch import Meeting, MeetingPlace, PunchPool, open_incoming, open_outgoing
 from a2al_trio.punch.sync import ROUND, PunchSide, rounds_as_callee, rounds_as_caller
+from a2al_trio.quic import QuicConnection, QuicStream
 from a2al_trio.scopes import Attempt, race
 from a2al_trio.signaling import IncomingCall, Room
 
-__all__ = ["Meetings"]
+__all__ = ["Meetings", "Ready"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,50 +44,11 @@ Callers of agents open theirs together with the end of the handshake.
 LINGER = 0.5
 """Seconds an ended connection stays, so that a peer which missed our goodbye and goes on sending gets it again."""
 
+PATH_REST = 10.0
+"""Seconds that a path without a connection is kept for the next one (spec 08 §5.4)."""
 
-@attrs.define(eq=False)
-class _Call:
-    """A call of ours, between the task that waits for its connection and the one that keeps it."""
-
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    settled: trio.Event = attrs.field(factory=trio.Event)
-    connection: AgentConnection | None = None
-    error: BaseException | None = None
-    has_path: bool = False
-    abandoned: bool = False
-
-    def note_path(self) -> None:
-        self.has_path = True
-
-    def settle(self, connection: AgentConnection) -> bool:
-        if self.connection is not None:
-            return False
-        self.connection = connection
-        self.settled.set()
-        return not self.abandoned
-
-    def settle_early(self, connection: AgentConnection) -> None:
-        """There is a connection beside ICE; ICE ends where that is safe, see `abandon`."""
-        if not self.settle(connection):
-            connection.close(0, "superseded by faster candidate")
-        elif not self.has_path:
-            self.scope.cancel()
-
-    def fail(self, error: BaseException) -> None:
-        self.error = self.error or error
-        self.settled.set()
-
-    def abandon(self) -> None:
-        """Nobody wants the connection any more.
-
-        Between the choice of a path and the end of the handshake a reference peer must not be left: it would never
-        answer this pair again (spec 06 §14 no. 6). The call then goes on without us and ends itself.
-        """
-        self.abandoned = True
-        if self.connection is not None:
-            self.connection.close(0, "superseded by faster candidate")
-        elif not self.has_path:
-            self.scope.cancel()
+Ready = Callable[[], Awaitable[object]]
+"""Returns when a call that was prepared is to be made."""
 
 
 @attrs.define
@@ -104,14 +67,22 @@ class Meetings:
     """Where our main socket is seen, for the synchronised punch (spec 08 §5.1)."""
     _calling: dict[tuple[Address, Address], trio.Event] = attrs.field(factory=dict)
 
-    async def call(self, peer: Address, hubs: Sequence[str], *, local: Address) -> AgentConnection:
+    async def call(
+        self,
+        peer: Address,
+        hubs: Sequence[str],
+        *,
+        local: Address,
+        ready: Ready | None = None,
+    ) -> AgentConnection:
         """Meet an agent through one of the hubs its record names.
 
-        Raises what `open_outgoing` raises, IdentityMismatch if somebody else answers.
+        What needs no peer is done at once, and the rest when `ready` returns. Raises what `open_outgoing` raises,
+        IdentityMismatch if somebody else answers.
         """
         async with self._alone(local, peer):
-            call = _Call()
-            self.background.start_soon(self._keep_call, call, peer, hubs, local)
+            call = PendingCall()
+            self.background.start_soon(self._keep_call, call, peer, hubs, local, ready)
             try:
                 await call.settled.wait()
             except BaseException:
@@ -138,51 +109,70 @@ class Meetings:
     async def answer(self, call: IncomingCall) -> None:
         """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""
         caller, target = Address.parse(call.caller), Address.parse(call.target)
-        for_node = target == self.agents.default.address
         try:
             tls = self.tls.dialling(caller, target)
-            # A punch ends at the main socket, where nothing tells DHT connections from those of agents.
-            beside = None if for_node else partial(self._answer_punch, caller, target)
+            beside = partial(self._answer_punch, caller, target)
+            self.admission.punching[caller] = self._take_node
             async with open_incoming(self.place, call, remote=caller, tls=tls, beside=beside) as meeting:
                 if meeting.is_client:
                     connection = await self._introduce(meeting, caller, target)
                     if not self.admission.hand_over(connection):
                         connection.close(1, "too many connections")
                     await connection.wait_closed()
-                elif for_node:
-                    await self._keep_for_node(meeting, caller)
+                    await trio.sleep(LINGER)
                 else:
-                    announced = AdmittedCall(caller=caller, path=lambda: meeting.description)
-                    await self.admission.keep(meeting.quic, announced)
-                await trio.sleep(LINGER)
+                    await self._serve_path(meeting, caller)
         except A2alError as error:
             logger.debug("call from %s to %s over %s failed: %s", caller, target, call.hub, error)
+        finally:
+            self.admission.punching.pop(caller, None)
 
-    async def _keep_for_node(self, meeting: Meeting, caller: Address) -> None:
+    async def _serve_path(self, meeting: Meeting, caller: Address) -> None:
+        """Keep the connection of the caller that was announced, and those that follow on the same path (spec 08 §5.4).
+
+        Newer callers dial another agent of ours there before they call at a hub again. A relay is not kept for that.
+        """
+        following = AdmittedCall(path=lambda: meeting.description, take_node=self._take_node)
+        active = 0
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as accepting:
+
+                async def keep(quic: QuicConnection, call: AdmittedCall) -> None:
+                    nonlocal active
+                    active += 1
+                    accepting.deadline = math.inf
+                    try:
+                        await self.admission.keep(quic, call)
+                    finally:
+                        active -= 1
+                        if not active:
+                            rest = LINGER if meeting.path.relayed else PATH_REST
+                            accepting.deadline = trio.current_time() + rest
+
+                nursery.start_soon(keep, meeting.quic, attrs.evolve(following, caller=caller))
+                while True:
+                    nursery.start_soon(keep, await meeting.accept(), following)
+
+    async def _take_node(self, quic: QuicConnection, caller: Address) -> QuicStream | None:
         """Tell an agent connection from a DHT connection by the first stream, for nothing else does (spec 06 §1).
 
         The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame.
         """
-        quic = meeting.quic
-        if quic.alpn == HTTP3:
-            await self.admission.keep(quic, AdmittedCall(caller=caller, path=lambda: meeting.description))
-            return
         first, start = None, b""
         with trio.move_on_after(FIRST_STREAM_LIMIT):
             first = await quic.accept_stream()
             start = await first.peek(len(ROUTE_MAGIC))
         if start.startswith(ROUTE_MAGIC):
-            announced = AdmittedCall(caller=caller, path=lambda: meeting.description, control=first)
-            await self.admission.keep(quic, announced)
-        elif self.tls.address_of(quic.peer_certificates) != caller:
-            quic.close(1, "peer mismatch")
-        else:
-            await self.punches.adopt(quic, caller, first)
+            return first
+        await self.punches.adopt(quic, caller, first)
+        return None
 
-    async def _keep_call(self, call: _Call, peer: Address, hubs: Sequence[str], local: Address) -> None:
+    async def _keep_call(
+        self, call: PendingCall, peer: Address, hubs: Sequence[str], local: Address, ready: Ready | None
+    ) -> None:
         try:
             with call.scope:
-                await self._run_call(call, peer, hubs, local)
+                await self._run_call(call, peer, hubs, local, ready)
         except ConnectionLost as lost:
             try:
                 raise_if_mismatch(lost, f"whoever answers for {peer} is somebody else")
@@ -195,7 +185,9 @@ class Meetings:
             # The host is closing, or the call was abandoned.
             call.fail(ConnectError(f"the call to {peer} was given up"))
 
-    async def _run_call(self, call: _Call, peer: Address, hubs: Sequence[str], local: Address) -> None:
+    async def _run_call(
+        self, call: PendingCall, peer: Address, hubs: Sequence[str], local: Address, ready: Ready | None
+    ) -> None:
         tls = self.tls.dialling(peer, local)
         async with open_outgoing(
             self.place,
@@ -203,6 +195,7 @@ class Meetings:
             local=local,
             remote=peer,
             tls=tls,
+            ready=ready,
             on_path=call.note_path,
             beside=partial(self._punch, call, peer, local),
         ) as meeting:
@@ -216,7 +209,7 @@ class Meetings:
                 await self.admission.keep(meeting.quic, expected)
             await trio.sleep(LINGER)
 
-    async def _punch(self, call: _Call, peer: Address, local: Address, room: Room) -> None:
+    async def _punch(self, call: PendingCall, peer: Address, local: Address, room: Room) -> None:
         """Dial the peer's main socket from ours at the moment it dials us; who is there first wins over ICE."""
         async with aclosing(rounds_as_caller(room, self.own_side())) as rounds:
             async for targets in rounds:
@@ -246,7 +239,8 @@ class Meetings:
             except ConnectionLost as error:
                 logger.debug("punch towards %s at %s: %s", caller, address, error)
                 return
-            self.background.start_soon(self.admission.keep, quic, AdmittedCall(caller=caller, local=target))
+            punched = AdmittedCall(caller=caller, local=target, take_node=self._take_node)
+            self.background.start_soon(self.admission.keep, quic, punched)
 
         async with aclosing(rounds_as_callee(room, self.own_side())) as rounds:
             async for targets in rounds:

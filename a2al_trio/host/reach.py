@@ -7,14 +7,15 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import attrs
+import trio
 
 from a2al_trio.errors import AttemptFailure, ConnectError, IdentityMismatch, NoRoute
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.config import CONNECT_STAGGER, ICE_STAGGER
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.dial import Dialler
-from a2al_trio.host.meet import Meetings
-from a2al_trio.host.targets import Endpoint, interleave_families, plan_path
+from a2al_trio.host.meet import Meetings, Ready
+from a2al_trio.host.targets import Endpoint, PathPlan, interleave_families, plan_path
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.scopes import Attempt, race
@@ -60,34 +61,51 @@ class Reach:
         plan = plan_path(payload)
         addresses = await self._dialable(plan.direct)
         attempts = []
+        # The second half of the head start is for preparing the meeting: most direct dials that work need less.
+        half = head_start(self.round_trips()) / 2
+        failed = trio.Event()
         if addresses:
-            attempts.append(Attempt("direct", functools.partial(self._dial_all, peer, addresses, source)))
+            attempts.append(Attempt("direct", functools.partial(self._dial_all, peer, addresses, source, failed)))
         if plan.signals:
-            meet = functools.partial(self._meet, peer, plan.signals, plan.deferred, source)
+
+            async def ready() -> None:
+                with trio.move_on_after(half):
+                    await failed.wait()
+
+            meet = functools.partial(self._meet, peer, plan, source, ready if addresses else None)
             attempts.append(Attempt(f"ICE through {', '.join(plan.signals)}", meet))
         if not attempts:
             raise NoRoute(_nothing_to_dial(peer, payload))
         try:
-            return await race(attempts, stagger=head_start(self.round_trips()), discard=_superseded)
+            return await race(attempts, stagger=half, discard=_superseded)
         except ConnectError as error:
             raise _summary(peer, _flat(error.attempts)) from error
 
-    async def _dial_all(self, peer: Address, addresses: Sequence[SocketAddress], local: Address) -> AgentConnection:
-        """Happy Eyeballs: 250 ms apart, and the next at once when one fails (spec 04 §10.3)."""
+    async def _dial_all(
+        self, peer: Address, addresses: Sequence[SocketAddress], local: Address, failed: trio.Event | None = None
+    ) -> AgentConnection:
+        """Happy Eyeballs: 250 ms apart, and the next at once when one fails (spec 04 §10.3).
+
+        Sets `failed` when all have.
+        """
         attempts = [
             Attempt(str(address), functools.partial(self.dialler.dial, peer, address, local=local))
             for address in addresses
         ]
-        return await race(attempts, stagger=CONNECT_STAGGER, discard=_superseded)
-
-    async def _meet(
-        self, peer: Address, hubs: Sequence[str], deferred: Sequence[Endpoint], local: Address
-    ) -> AgentConnection:
-        """Meet at a hub; if no hub brings us together, dial what the NAT in front of the peer may yet let in."""
         try:
-            return await self.meetings.call(peer, hubs, local=local)
+            return await race(attempts, stagger=CONNECT_STAGGER, discard=_superseded)
+        except ConnectError:
+            if failed is not None:
+                failed.set()
+            raise
+
+    async def _meet(self, peer: Address, plan: PathPlan, local: Address, ready: Ready | None) -> AgentConnection:
+        """Meet at a hub; if no hub brings us together, dial what the NAT in front of the peer may yet let in."""
+        hubs = plan.signals
+        try:
+            return await self.meetings.call(peer, hubs, local=local, ready=ready)
         except (SignalingError, ConnectError) as error:
-            addresses = await self._dialable(deferred)
+            addresses = await self._dialable(plan.deferred)
             if not addresses or isinstance(error, IdentityMismatch):
                 raise
             failed = _flat([AttemptFailure(f"ICE through {', '.join(hubs)}", error)])

@@ -7,9 +7,10 @@ relays back.
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Final
 
 import attrs
 import trio
@@ -19,15 +20,18 @@ from a2al_trio.ice import IceConfig, IceNetwork, IcePath, IceSession, SystemNetw
 from a2al_trio.identity import Address
 from a2al_trio.quic import ClientTls, QuicConfig, QuicConnection, QuicEndpoint, ServerTls, open_quic
 from a2al_trio.scopes import open_service_nursery
-from a2al_trio.signaling import IncomingCall, Room, open_call
+from a2al_trio.signaling import Dialer, IncomingCall, Room, open_call, open_prepared_dial
 
 __all__ = ["Beside", "Meeting", "MeetingPlace", "open_incoming", "open_outgoing"]
 
-DIAL_LIMIT = 20.0
+DIAL_LIMIT: Final = 20.0
 """Seconds the listening side waits for a QUIC handshake after ICE has succeeded (spec 06 §14 no. 4)."""
 
 Beside = Callable[[Room], Awaitable[None]]
 """Something to do in the room beside ICE, cancelled when QUIC over the ICE path is up."""
+
+QUEUED: Final = 4
+"""Connections of one path that wait to be accepted."""
 
 _Join = Callable[[IceSession], AbstractAsyncContextManager[Room]]
 
@@ -59,6 +63,14 @@ class Meeting:
     quic: QuicConnection
     path: IcePath
     is_client: bool
+    _endpoint: QuicEndpoint
+    _connections: list[QuicConnection]
+
+    async def accept(self) -> QuicConnection:
+        """Wait for a further connection that the peer dials over the same path (spec 08 §5.4)."""
+        quic = await self._endpoint.accept()
+        self._connections[:] = [quic, *(each for each in self._connections if each.close_reason is None)]
+        return quic
 
     @property
     def description(self) -> str:
@@ -74,25 +86,34 @@ async def open_outgoing(
     local: Address,
     remote: Address,
     tls: ClientTls,
+    ready: Callable[[], Awaitable[object]] | None = None,
     on_path: Callable[[], object] = lambda: None,
     beside: Beside | None = None,
 ) -> AsyncIterator[Meeting]:
     """Call agent `remote` as `local` through the first of `hubs` where it answers, and connect.
 
-    `tls` are the settings for dialling the peer. `on_path` is called once ICE has found a path: a reference peer
-    breaks if it is left before the handshake is complete (spec 06 §14 no. 6). Raises `SignalingError`, `IceError`,
-    `ConnectionLost` or `ConnectError`.
+    `tls` are the settings for dialling the peer. What needs no peer is begun at once: our candidates are gathered and
+    the first hub is connected to; the call itself waits for `ready` to return. `on_path` is called once ICE has found a
+    path: a reference peer breaks if it is left before the handshake is complete (spec 06 §14 no. 6). Raises
+    `SignalingError`, `IceError`, `ConnectionLost` or `ConnectError`.
     """
 
-    def join(session: IceSession) -> AbstractAsyncContextManager[Room]:
-        return open_call(
-            hubs,
-            local=str(local),
-            remote=str(remote),
-            credentials=session.credentials,
-            trickle=session.trickle,
-            dial=place.dial_hub,
-        )
+    @asynccontextmanager
+    async def join(session: IceSession) -> AsyncIterator[Room]:
+        async with AsyncExitStack() as stack:
+            dial: Dialer = place.dial_hub
+            if ready is not None:
+                dial = await stack.enter_async_context(open_prepared_dial(hubs[0], place.dial_hub))
+                await ready()
+            call = open_call(
+                hubs,
+                local=str(local),
+                remote=str(remote),
+                credentials=session.credentials,
+                trickle=session.trickle,
+                dial=dial,
+            )
+            yield await stack.enter_async_context(call)
 
     async with _open_meeting(
         place, join, remote=remote, tls=tls, controlling=True, on_path=on_path, beside=beside
@@ -132,7 +153,7 @@ async def _open_meeting(
 ) -> AsyncIterator[Meeting]:
     async with (
         open_ice_session(controlling=controlling, config=place.ice, network=place.network) as session,
-        open_quic(session.path, place.quic, server=place.server, accept_queue=1) as endpoint,
+        open_quic(session.path, place.quic, server=place.server, accept_queue=QUEUED) as endpoint,
         open_service_nursery("meeting") as nursery,
     ):
         place._sessions.add(session)
@@ -148,8 +169,9 @@ async def _open_meeting(
             shake_hands = partial(_dial, endpoint, path, remote, tls) if is_client else partial(_accept, endpoint)
             quic = await shake_hands()
             aside.cancel()
-        nursery.start_soon(_end_with_path, session, quic)
-        yield Meeting(quic, path, is_client)
+        connections = [quic]
+        nursery.start_soon(_end_with_path, session, connections)
+        yield Meeting(quic, path, is_client, endpoint, connections)
 
 
 async def _run_beside(beside: Beside, room: Room, scope: trio.CancelScope) -> None:
@@ -167,6 +189,8 @@ async def _accept(endpoint: QuicEndpoint) -> QuicConnection:
     raise ConnectError(f"the peer found a path but did not dial within {DIAL_LIMIT:.0f} s")
 
 
-async def _end_with_path(session: IceSession, quic: QuicConnection) -> None:
-    """Consent withdrawn, or a peer that vanished, ends the connection at once (RFC 7675 §5.1)."""
-    quic.lose(await session.wait_lost())
+async def _end_with_path(session: IceSession, connections: Iterable[QuicConnection]) -> None:
+    """Consent withdrawn, or a peer that vanished, ends the connections at once (RFC 7675 §5.1)."""
+    reason = await session.wait_lost()
+    for quic in connections:
+        quic.lose(reason)

@@ -17,9 +17,11 @@ from a2al_trio.signaling.registration import prove_registration
 from a2al_trio.signaling.room import room_id
 from a2al_trio.signaling.rooms import HubLimits, HubStats
 from a2al_trio.signaling.urls import hub_from_bootstrap
+from a2al_trio.signaling.websocket import Dialer
 
 __all__ = [
     "CallHandler",
+    "Dialer",
     "Frame",
     "FrameType",
     "Hub",

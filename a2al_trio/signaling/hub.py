@@ -323,7 +323,7 @@ async def serve_hub(
     except OSError as error:
         where = f"{host}:{port}" if host else f"port {port}"
         raise ConfigurationError(
-            f"the hub cannot listen on TCP {where}: {error}; choose another address or port"
+            f"the hub cannot listen on TCP {where}: {error.strerror or error}; choose another address or port"
         ) from error
     addresses = [SocketAddress.of(*listener.socket.getsockname()[:2]) for listener in listeners]
 

@@ -13,11 +13,14 @@ import trio.testing
 
 from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
 from a2al_trio.host import AgentConnection, Host, HostConfig
+from a2al_trio.host.host import _round_trips
+from a2al_trio.host.meet import PATH_REST
+from a2al_trio.host.reach import head_start
 from a2al_trio.ice import StaticCredentials, TurnServer
-from a2al_trio.identity import Identity
-from a2al_trio.punch import open_outgoing
+from a2al_trio.identity import Address, Identity
+from a2al_trio.punch import Meeting, open_outgoing
 from a2al_trio.signaling import Hub
-from a2al_trio.testing import Link, Nat, SimHost, SimNet, cancelled_after, open_simnet
+from a2al_trio.testing import Link, Nat, Packet, SimHost, SimNet, cancelled_after, open_simnet
 from a2al_trio.wire import EndpointPayload, encode_route_frame
 from tests.host.world import identity, open_sim_host
 from tests.ice.turn_server import PASSWORD, USER, SimTurnServer
@@ -180,6 +183,85 @@ async def test_a_call_to_the_nodes_own_agent_is_told_from_dht_traffic(autojump_c
                 accepted.close()
 
 
+async def test_further_agents_are_called_over_the_path_there_is(autojump_clock: Clock) -> None:
+    """As newer nodes do (spec 08 §5.4): to another agent of the same host, or to the same one again."""
+    carol = identity(4)
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+        trio.open_nursery() as nursery,
+    ):
+        alice.register_agent(carol)
+        await nursery.start(alice.serve, echo)
+        await alice.publish()
+        meetings = bob._reach.meetings
+        local = BOB.address
+
+        async def dial(meeting: Meeting, peer: Address) -> AgentConnection:
+            tls = meetings.tls.dialling(peer, local)
+            quic = await meeting._endpoint.connect(meeting.path.peer_address, tls=tls, server_name=str(peer))
+            return await meetings.dialler.introduce(quic, peer, local)
+
+        tls = meetings.tls.dialling(carol.address, local)
+        async with open_outgoing(meetings.place, [HUB], local=local, remote=carol.address, tls=tls) as meeting:
+            first = await meetings.dialler.introduce(meeting.quic, carol.address, local)
+            for peer in (ALICE.address, carol.address):
+                async with await dial(meeting, peer) as further:
+                    assert await ask(further, b"hello") == b"hello"
+            await first.aclose()
+            await trio.sleep(PATH_REST - 1)
+            async with await dial(meeting, ALICE.address) as last:
+                assert await ask(last, b"again") == b"again"
+                await trio.sleep(3 * PATH_REST)
+                assert await ask(last, b"still there?") == b"still there?"
+            await trio.sleep(PATH_REST + 1)
+            assert len(world.net.hosts["alice"]._sockets) <= 2, "the path was given up"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_needs_no_peer_is_prepared_during_the_head_start(autojump_clock: Clock) -> None:
+    """The record promises a direct way that is none: the meeting is then only the exchange with the peer away."""
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+    ):
+        await alice.publish()
+        found = await bob.resolve(ALICE.address)
+        dead = ("quic://198.51.100.99:4121",)
+        took: dict[bool, float] = {}
+        for is_prepared in (True, False):
+            record = attrs.evolve(found, payload=attrs.evolve(found.payload, endpoints=dead, nat_type=0))
+            if not is_prepared:
+                record = attrs.evolve(found, payload=attrs.evolve(found.payload, endpoints=dead, nat_type=2))
+            began = trio.current_time()
+            async with bob.connect(ALICE.address, record=record) as connection:
+                took[is_prepared] = trio.current_time() - began
+                assert connection.path.startswith("ICE")
+        waited = head_start(_round_trips(bob.dht))
+        print(f"a head start of {waited:.3f} s, then {took[True] - waited:.3f} s; unprepared {took[False]:.3f} s")
+        assert took[True] - waited == pytest.approx(took[False] - 0.04), "the round trip to connect to the hub"
+
+
+async def test_a_direct_dial_that_works_at_once_prepares_nothing(autojump_clock: Clock) -> None:
+    async with (
+        open_world() as world,
+        world.host(ALICE, name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+    ):
+        await alice.publish()
+        sent: list[Packet] = []
+        record = await bob.resolve(ALICE.address)
+        sockets, at_hub = len(world.net.hosts["bob"]._sockets), world.hub._connections
+        world.net.tap(lambda packet, now: sent.append(packet))
+        async with bob.connect(ALICE.address, record=record) as connection:
+            assert connection.path.startswith("direct")
+            assert (len(world.net.hosts["bob"]._sockets), world.hub._connections) == (sockets, at_hub)
+        assert sent
+        assert all(packet.destination.port != 3478 for packet in sent)
+
+
 async def test_both_call_each_other_at_once(autojump_clock: Clock) -> None:
     async with (
         open_world() as world,
@@ -335,7 +417,8 @@ async def test_a_restarted_nat_is_survived_or_named(autojump_clock: Clock) -> No
         nursery.cancel_scope.cancel()
 
 
-async def test_a_synchronised_punch_meets_where_ice_does_not(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("callee", [ALICE.address, identity(4).address], ids=["node", "agent"])
+async def test_a_synchronised_punch_meets_where_ice_does_not(autojump_clock: Clock, callee: Address) -> None:
     """Without a STUN server ICE knows no outside address; the main sockets' are known from the DHT."""
     async with open_world() as world:
         world.stun = ("stun:198.51.100.99:3478",)
@@ -344,8 +427,7 @@ async def test_a_synchronised_punch_meets_where_ice_does_not(autojump_clock: Clo
             world.host(BOB, Nat.port_restricted(), name="bob") as bob,
             trio.open_nursery() as nursery,
         ):
-            carol = identity(4)
-            alice.register_agent(carol)
+            alice.register_agent(identity(4))
             await nursery.start(alice.serve, echo)
             await alice.publish()
             await bob.publish()
@@ -354,7 +436,7 @@ async def test_a_synchronised_punch_meets_where_ice_does_not(autojump_clock: Clo
             for host in (alice, bob):
                 await host.dht.ping(world.seed.dht_address)
             began = trio.current_time()
-            async with bob.connect(carol.address) as connection:
+            async with bob.connect(callee) as connection:
                 print(f"punched: {trio.current_time() - began:.3f} s {connection.path}")
                 assert connection.path.startswith("direct")
                 assert await ask(connection, b"hello") == b"hello"

@@ -1,0 +1,58 @@
+"""A call of ours through a hub, between the task that waits for its connection and the one that keeps it."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from a2al_trio.host.connection import AgentConnection
+
+__all__ = ["PendingCall"]
+
+
+@attrs.define(eq=False)
+class PendingCall:
+    """What has become of a call so far."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    settled: trio.Event = attrs.field(factory=trio.Event)
+    connection: AgentConnection | None = None
+    error: BaseException | None = None
+    has_path: bool = False
+    abandoned: bool = False
+
+    def note_path(self) -> None:
+        """ICE has found a path."""
+        self.has_path = True
+
+    def settle(self, connection: AgentConnection) -> bool:
+        """Take the first connection; False if there is one already, or nobody wants one any more."""
+        if self.connection is not None:
+            return False
+        self.connection = connection
+        self.settled.set()
+        return not self.abandoned
+
+    def settle_early(self, connection: AgentConnection) -> None:
+        """There is a connection beside ICE; ICE ends where that is safe, see `abandon`."""
+        if not self.settle(connection):
+            connection.close(0, "superseded by faster candidate")
+        elif not self.has_path:
+            self.scope.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """The call has led to nothing; the first reason is told."""
+        self.error = self.error or error
+        self.settled.set()
+
+    def abandon(self) -> None:
+        """Nobody wants the connection any more.
+
+        Between the choice of a path and the end of the handshake a reference peer must not be left: it would never
+        answer this pair again (spec 06 §14 no. 6). The call then goes on without us and ends itself.
+        """
+        self.abandoned = True
+        if self.connection is not None:
+            self.connection.close(0, "superseded by faster candidate")
+        elif not self.has_path:
+            self.scope.cancel()
