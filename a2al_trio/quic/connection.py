@@ -207,6 +207,22 @@ class QuicConnectionCore:
             self._router.touch(self)
         return data
 
+    def at_end(self, stream_id: int) -> bool:
+        """Whether everything up to the end of the stream has arrived and was taken."""
+        stream = self.streams.get(stream_id)
+        half = None if stream is None else stream.receive
+        return stream is None or (half is not None and (half.end_delivered or half.assembler.is_read))
+
+    def is_given_up(self, stream_id: int) -> bool:
+        """Whether the peer has stopped reading the stream or abandoned sending on it."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return False
+        send, receive = stream.send, stream.receive
+        return (send is not None and send.stopped_code is not None) or (
+            receive is not None and receive.reset_code is not None
+        )
+
     def peek(self, stream_id: int, limit: int) -> bytes:
         """Return up to `limit` bytes that `read` would give next, without taking them."""
         stream = self.streams.get(stream_id)

@@ -270,9 +270,9 @@ class StreamTable:
         self._flow.on_consumed(final_size - assembler.read_to)
         half.reset_code = code
         assembler.clear()
-        if not half.signalled:
-            half.signalled = True
-            self._observer.on_stream_readable(stream.stream_id)
+        # Told even if something is there to be read already: it no longer is.
+        half.signalled = True
+        self._observer.on_stream_readable(stream.stream_id)
 
     def read(self, stream_id: int, limit: int) -> bytes | None:
         """Take up to `limit` bytes: None if there are none now, empty at the end; raises StreamReset."""

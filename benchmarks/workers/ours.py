@@ -59,15 +59,20 @@ def credentials(job: Job) -> Credentials:
 
 async def answer(stream: QuicStream) -> None:
     """Serve one stream of the benchmark's protocol."""
-    async with stream:
-        data = await stream.receive_some()
-        to_come, wanted = HEADER.unpack(data[: HEADER.size])
-        to_come -= len(data) - HEADER.size
-        while to_come > 0:
-            to_come -= len(await stream.receive_some())
-        while wanted > 0:
-            await stream.send_all(CHUNK[: min(wanted, len(CHUNK))])
-            wanted -= len(CHUNK)
+    data = await stream.receive_some()
+    to_come, wanted = HEADER.unpack(data[: HEADER.size])
+    to_come -= len(data) - HEADER.size
+    while to_come > 0:
+        to_come -= len(await stream.receive_some())
+    while wanted > len(CHUNK):
+        await stream.send_all(CHUNK)
+        wanted -= len(CHUNK)
+    await stream.send_all(CHUNK[:wanted], end=True)
+
+
+async def serve_connection(connection: QuicConnection) -> None:
+    """Answer all streams of a connection, side by side."""
+    await connection.serve(answer)
 
 
 async def serve(job: Job) -> None:
@@ -77,11 +82,6 @@ async def serve(job: Job) -> None:
         client_authentication=ClientAuthentication.REQUIRED,
         verify_peer=accept_any,
     )
-
-    async def serve_connection(connection: QuicConnection) -> None:
-        async with trio.open_nursery() as nursery:
-            async for stream in connection:
-                nursery.start_soon(answer, stream)
 
     async with (
         open_udp(LOOPBACK) as socket,
@@ -111,13 +111,13 @@ async def exchange(connection: QuicConnection, upload: int, wanted: int) -> None
     """Send `upload` bytes on a new stream and read the answer to its end."""
     async with await connection.open_stream() as stream:
         if upload <= 1000:
-            await stream.send_all(HEADER.pack(upload, wanted) + CHUNK[:upload])
+            await stream.send_all(HEADER.pack(upload, wanted) + CHUNK[:upload], end=True)
         else:
             await stream.send_all(HEADER.pack(upload, wanted))
-            while upload > 0:
-                await stream.send_all(CHUNK[: min(upload, len(CHUNK))])
+            while upload > len(CHUNK):
+                await stream.send_all(CHUNK)
                 upload -= len(CHUNK)
-        await stream.send_eof()
+            await stream.send_all(CHUNK[:upload], end=True)
         got = 0
         while data := await stream.receive_some():
             got += len(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,7 +13,9 @@ import trio
 from a2al_trio.errors import CloseCause, ConnectionLost
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic.driver.metered import MeteredStream, StreamMeter
+from a2al_trio.quic.driver.serving import serve_streams
 from a2al_trio.quic.driver.stream import QuicReceiveStream, QuicSendStream, QuicStream
+from a2al_trio.quic.driver.wakeup import Line
 
 if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
@@ -63,7 +66,7 @@ class QuicConnection(trio.abc.AsyncResource):
     __slots__ = (
         "_core",
         "_endpoint",
-        "_lots",
+        "_lines",
         "_opened",
         "_opened_unidirectional",
         "_streams",
@@ -80,7 +83,7 @@ class QuicConnection(trio.abc.AsyncResource):
         # Plain lists: they are short, and an empty deque would cost each idle connection half a kilobyte.
         self._opened: list[int] = []
         self._opened_unidirectional: list[int] = []
-        self._lots: dict[Wait, trio.lowlevel.ParkingLot] = {}
+        self._lines: dict[Wait, Line] = {}
         self.close_reason: CloseReason | None = None
         """How the connection ended, or None while it is open."""
         self.meter: StreamMeter | None = None
@@ -237,6 +240,7 @@ class QuicConnection(trio.abc.AsyncResource):
             await meter.admit()
         except BaseException:
             self._opened.insert(0, stream_id)  # whoever accepts next gets it
+            self._wake(Wait.STREAM)
             raise
         stream = self._streams[stream_id] = MeteredStream(self, stream_id)
         stream.meter_by(meter)
@@ -253,9 +257,29 @@ class QuicConnection(trio.abc.AsyncResource):
         while True:
             self._require_not_closed_here()
             if opened:
-                return opened.pop(0)
+                stream_id = opened.pop(0)
+                if opened and self._wake(wait):
+                    self._endpoint._expect_word()
+                self._endpoint._expect_word()
+                return stream_id
             self._require_open()
-            await self._park(wait)
+            self._endpoint._had_word()
+            if self.close_reason is None:
+                await self._park(wait)
+                # Should this task have nothing to say, the acknowledgement of what came leaves all the same.
+                self._endpoint._flush_soon()
+
+    async def serve(self, handler: Callable[[QuicStream], Awaitable[object]]) -> None:
+        """Run `handler` for every bidirectional stream the peer opens, until it closes the connection with code 0.
+
+        Streams are handled side by side, by as many tasks as it takes; the tasks are used again, so a handler finds the
+        context variables as the one before it left them. A stream is finished when its handler returns, and reset when
+        it raises. A handler that ends with `StreamReset` or `StreamStopped`, because somebody gave up, or that fails
+        because this connection ended, ends quietly; any other error propagates.
+
+        Raises `ConnectionLost` and `trio.ClosedResourceError` as `open_stream` does.
+        """
+        await serve_streams(self, handler)
 
     def __aiter__(self) -> Self:
         return self
@@ -345,7 +369,7 @@ class QuicConnection(trio.abc.AsyncResource):
         while not self._core.ready:
             self._require_open()
             await self._park(Wait.READY)
-        self._lots.pop(Wait.READY, None)
+        self._lines.pop(Wait.READY, None)
         self._require_open()
 
     def _require_not_closed_here(self) -> None:
@@ -359,29 +383,31 @@ class QuicConnection(trio.abc.AsyncResource):
             raise ConnectionLost(end.by, end.code, end.reason) from self._core.close_error
 
     async def _park(self, wait: Wait) -> None:
-        await self._lots.setdefault(wait, trio.lowlevel.ParkingLot()).park()
+        line = self._lines.get(wait)
+        if line is None:
+            line = self._lines[wait] = Line()
+        await line.wait()
 
-    def _wake(self, wait: Wait) -> None:
-        """Let one task that waits for this try again."""
-        lot = self._lots.get(wait)
-        if lot is not None:
-            lot.unpark()
+    def _wake(self, wait: Wait) -> bool:
+        """Let one task that waits for this try again; returns whether there is one."""
+        line = self._lines.get(wait)
+        return line is not None and line.wake()
 
     def _wake_all(self, wait: Wait) -> None:
-        lot = self._lots.get(wait)
-        if lot is not None:
-            lot.unpark_all()
+        line = self._lines.get(wait)
+        if line is not None:
+            line.wake_all()
 
     def _flush_soon(self) -> None:
         self._endpoint._flush_soon()
 
     def _stream_opened(self, stream_id: int) -> None:
-        if stream_id & UNIDIRECTIONAL:
-            self._opened_unidirectional.append(stream_id)
-            self._wake(Wait.UNIDIRECTIONAL_STREAM)
-        else:
-            self._opened.append(stream_id)
-            self._wake(Wait.STREAM)
+        """Hand the stream to a task that waits for one; of several, the task wakes the next when it takes the first."""
+        unidirectional = stream_id & UNIDIRECTIONAL
+        opened = self._opened_unidirectional if unidirectional else self._opened
+        opened.append(stream_id)
+        if len(opened) == 1 and self._wake(Wait.UNIDIRECTIONAL_STREAM if unidirectional else Wait.STREAM):
+            self._endpoint._expect_word()
 
     def _ended(self, end: CloseReason) -> None:
         """Note the end once, and let everybody who waits here find out."""
@@ -390,5 +416,5 @@ class QuicConnection(trio.abc.AsyncResource):
         self.close_reason = end
         for stream in self._streams.values():
             stream._wake_all()
-        for lot in self._lots.values():
-            lot.unpark_all()
+        for line in self._lines.values():
+            line.wake_all()

@@ -1,8 +1,10 @@
 """QUIC on a datagram socket: one core, three tasks, however many connections and streams there are.
 
 The receiving task takes whatever has arrived, hands it to the core, and wakes the tasks that wait for it or, if there
-are none, sends what the core has to say. Commands of the application mark the endpoint and the sending task runs in the
-next tick, so that everything all tasks said in one tick shares datagrams. The timing task keeps one deadline.
+are none, sends what the core has to say. The tasks so woken are expected to have a word, an answer or the next request;
+what they say shares datagrams, and these leave when the last has had its word, or half of many: then the peer works on
+the first half while we come to the second. Commands of any other task mark the endpoint, and the sending task runs in
+the next tick. The timing task keeps one deadline.
 """
 
 from __future__ import annotations
@@ -45,6 +47,9 @@ from a2al_trio.scopes import open_service_nursery
 __all__ = ["QuicEndpoint", "open_quic"]
 
 ACCEPT_QUEUE = 32
+MIN_SHARE = 4
+"""How many streams' words are worth a datagram of their own."""
+
 GOODBYE_SECONDS = 0.25
 """How long leaving `open_quic` waits for a full socket to take the last packets."""
 
@@ -88,11 +93,13 @@ class QuicEndpoint:
         "_defer",
         "_drained",
         "_flush_wanted",
+        "_heard",
         "_is_server",
-        "_lone",
+        "_share",
         "_socket",
         "_timer",
         "_unsent",
+        "_words_expected",
     )
 
     def __init__(self, socket: DatagramSocket, config: QuicConfig, server: ServerTls | None, accept_queue: int) -> None:
@@ -104,7 +111,8 @@ class QuicEndpoint:
         self._accepting = trio.lowlevel.ParkingLot()
         self._flush_wanted = Wakeup()
         self._defer = False
-        self._lone = False
+        self._words_expected = self._heard = 0
+        self._share = MIN_SHARE
         self._timer = trio.CancelScope()
         self._unsent: Transmit | None = None
         self._drained = trio.lowlevel.ParkingLot()
@@ -218,13 +226,14 @@ class QuicEndpoint:
             now = trio.current_time()
             for batch in batches:
                 take(batch, now)
-            readable = self._dispatch()
-            if readable >= 0:
-                self._lone = readable == 1
-                # Tasks are about to run that may answer or grant credit: acknowledgements travel with that.
+            self._words_expected = self._heard = 0
+            readable, others = self._dispatch()
+            self._share = max((readable + 1) >> 1, MIN_SHARE)
+            if others:
+                # Tasks are about to run that may have something to send: acknowledgements travel with that.
                 self._defer = True
                 self._flush_wanted.wake()
-            else:
+            elif not self._words_expected:
                 self._flush(now)
 
     async def _keep_time(self) -> None:
@@ -251,7 +260,8 @@ class QuicEndpoint:
             else:
                 await self._socket.wait_writable()
                 self._send_rest()
-            self._flush()
+            if self._core.transmit_due:
+                self._flush()
 
     async def _drain(self) -> None:
         while self._unsent is not None:
@@ -263,15 +273,19 @@ class QuicEndpoint:
         if wanted.task is not None and self._core.transmit_due:
             wanted.wake()
 
-    def _flush_if_lone(self) -> None:
-        """Send at once if what arrived last concerned one stream only, whose task has now had its say.
+    def _expect_word(self) -> None:
+        """A task that was woken, or that was handed a stream of the peer, is about to have a word."""
+        self._words_expected += 1
 
-        It has nobody to share datagrams with, and need not wait for the sending task's turn.
-        """
-        if self._lone:
-            self._lone = False
-            if self._core.transmit_due:
-                self._flush()
+    def _had_word(self) -> None:
+        """A task waits again, or is done with a stream of the peer: perhaps it was the last one to wait for."""
+        if self._words_expected:
+            self._words_expected -= 1
+            self._heard += 1
+            if not self._words_expected or self._heard >= self._share:
+                self._heard = 0
+                if self._core.transmit_due:
+                    self._flush()
 
     # --- input, then drain ---------------------------------------------------------------------------------------
 
@@ -317,25 +331,26 @@ class QuicEndpoint:
             else:
                 self._drained.unpark_all()
 
-    def _dispatch(self) -> int:
-        """Hand out all events; returns how many streams became readable, -1 if there was no event at all."""
+    def _dispatch(self) -> tuple[int, int]:
+        """Hand out all events; returns how many streams became readable, and how many events were not about that."""
         next_event = self._core.next_event
-        event = next_event()
-        if event is None:
-            return -1
-        readable = 0
-        while event is not None:
+        readable = others = 0
+        while (event := next_event()) is not None:
             if type(event) is StreamReadable:
                 readable += 1
                 connection = event.connection.user_data
                 if type(connection) is QuicConnection:
                     stream = connection._streams.get(event.stream_id)
-                    if stream is not None:
-                        stream._wake_receiver()
+                    if stream is not None and stream._wake_receiver():
+                        self._words_expected += 1
+            elif type(event) is StreamOpened:
+                connection = event.connection.user_data
+                if type(connection) is QuicConnection:
+                    connection._stream_opened(event.stream_id)
             else:
+                others += 1
                 self._handle(event)
-            event = next_event()
-        return readable
+        return readable, others
 
     def _handle(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionReady):
@@ -345,13 +360,11 @@ class QuicEndpoint:
         if not isinstance(connection, QuicConnection):
             return  # refused before anyone saw it
         match event:
-            case StreamReadable():
+            case StreamReadable() | StreamOpened():
                 pass  # `_dispatch` has seen to it
             case StreamWritable(stream_id=stream_id):
                 if (stream := connection._streams.get(stream_id)) is not None:
                     stream._wake_sender()
-            case StreamOpened(stream_id=stream_id):
-                connection._stream_opened(stream_id)
             case StreamsAvailable(unidirectional=unidirectional):
                 connection._wake(Wait.UNIDIRECTIONAL_CREDIT if unidirectional else Wait.CREDIT)
             case DatagramsReadable():

@@ -45,18 +45,18 @@ class MeteredStream(QuicStream):
         self._meter.charge(len(data))
         return data
 
-    async def send_all(self, data: Buffer) -> None:
+    async def send_all(self, data: Buffer, *, end: bool = False) -> None:
         """See `QuicSendStream.send_all`."""
         await self._meter.wait()
         if len(data) <= PIECE:
-            await super().send_all(data)
+            await super().send_all(data, end=end)
             self._meter.charge(len(data))
             return
         view = memoryview(data)
         for start in range(0, len(view), PIECE):
             piece = view[start : start + PIECE]
             await self._meter.wait()
-            await super().send_all(piece)
+            await super().send_all(piece, end=end and start + PIECE >= len(view))
             self._meter.charge(len(piece))
 
     def _leave(self, *, finish: bool) -> None:

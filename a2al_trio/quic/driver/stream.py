@@ -10,6 +10,7 @@ what a task says and hears in one go costs one turn of Trio's loop, and shares d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -52,6 +53,7 @@ class _StreamBase:
         "_run_on",
         "_sending",
         "_sending_wakeup",
+        "on_given_up",
         "stream_id",
     )
     _sends = True
@@ -69,6 +71,8 @@ class _StreamBase:
         self._peeked = b""
         self._reset_code: int | None = None
         self._sending_wakeup = self._receiving_wakeup = NOBODY
+        self.on_given_up: Callable[[], object] | None = None
+        """Called once, at once, when the peer stops or resets the stream or the connection ends; it must not raise."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.stream_id} of {self._connection!r}>"
@@ -77,10 +81,19 @@ class _StreamBase:
         self._full = False
         if self._sending:
             self._sending_wakeup.wake()
+        if self.on_given_up is not None:
+            self._tell_if_given_up()
 
-    def _wake_receiver(self) -> None:
-        if self._receiving:
-            self._receiving_wakeup.wake()
+    def _wake_receiver(self) -> bool:
+        if self.on_given_up is not None:
+            self._tell_if_given_up()
+        return self._receiving and self._receiving_wakeup.wake()
+
+    def _tell_if_given_up(self) -> None:
+        connection, tell = self._connection, self.on_given_up
+        if tell is not None and (connection.close_reason is not None or connection._core.is_given_up(self.stream_id)):
+            self.on_given_up = None
+            tell()
 
     def _wake_all(self) -> None:
         self._wake_sender()
@@ -139,9 +152,10 @@ class _StreamBase:
         if not self._receive_ended:
             core.stop(self.stream_id, 0)
         core.forget(self.stream_id)
+        endpoint = connection._endpoint
         if (self.stream_id & 1) == core.is_client:
-            connection._endpoint._flush_if_lone()  # the peer's request has been dealt with
-        connection._endpoint._flush_soon()
+            endpoint._had_word()  # the peer's request has been dealt with
+        endpoint._flush_soon()
 
     def _finish(self) -> None:
         try:
@@ -156,11 +170,11 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
     __slots__ = ()
     _receives = False
 
-    async def send_all(self, data: Buffer) -> None:
+    async def send_all(self, data: Buffer, *, end: bool = False) -> None:
         """Send all of `data`; waits while the send buffer is full.
 
-        Returning means that the data will be sent, not that it has arrived. If this is cancelled, part of the data may
-        have been sent.
+        With `end` this is the last there is to send, as if `send_eof` followed. Returning means that the data will be
+        sent, not that it has arrived. If this is cancelled, part of the data may have been sent.
 
         Raises:
             StreamStopped: the peer does not want more.
@@ -175,23 +189,25 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         if self._finished or self._closed or connection.close_reason is not None:
             self._require_sending()
         size = len(data)
-        accepted = connection._core.write(self.stream_id, data)
+        accepted = connection._core.write(self.stream_id, data, end)
         connection._endpoint._flush_soon()
         if accepted < size:
-            await self._send_rest(memoryview(data)[accepted:])
+            await self._send_rest(memoryview(data)[accepted:], end=end)
             return
+        self._finished = end
         self._run_on += size + SEND_COST
         if self._run_on >= RUN_ON_LIMIT:
             self._run_on = 0
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _send_rest(self, data: memoryview) -> None:
+    async def _send_rest(self, data: memoryview, *, end: bool) -> None:
         connection, accepted = self._connection, 0
         while accepted < len(data):
             self._full = True
             await self._wait_for_room()
-            accepted += connection._core.write(self.stream_id, data[accepted:])
+            accepted += connection._core.write(self.stream_id, data[accepted:], end)
             connection._endpoint._flush_soon()
+        self._finished = end
 
     async def _wait_for_room(self) -> None:
         """Wait until the core takes bytes again; only one task at a time gets here."""
@@ -283,9 +299,12 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
             self._receiving_wakeup = Wakeup()
         self._receiving = True
         try:
-            self._connection._endpoint._flush_if_lone()
+            connection = self._connection
+            connection._endpoint._had_word()
             while True:
-                await self._receiving_wakeup.wait()
+                if connection.close_reason is None:
+                    await self._receiving_wakeup.wait()
+                    connection._endpoint._flush_soon()
                 self._require_open_for_receiving()
                 data = self._take(limit)
                 if data is not None:
@@ -304,11 +323,18 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         except StreamReset as reset:
             self._reset_code = reset.code
             raise
-        if data == b"":
+        if data is not None and (not data or connection._core.at_end(self.stream_id)):
             self._receive_ended = True
         # Taking bytes may have made new credit worth telling the peer.
         connection._endpoint._flush_soon()
         return data
+
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing but the end is left to receive: all bytes have arrived and were taken."""
+        if self._peeked or self._reset_code is not None:
+            return False
+        return self._receive_ended or self._connection._core.at_end(self.stream_id)
 
     async def peek(self, size: int) -> bytes:
         """Wait for the next `size` bytes, or the end, and return them without taking them.

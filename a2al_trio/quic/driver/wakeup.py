@@ -1,10 +1,10 @@
-"""The cheapest way to let one task wait for another: no event object, no channel, nothing kept between waits."""
+"""The cheapest ways to let tasks wait for another: no event object, no channel, nothing kept between waits."""
 
 from __future__ import annotations
 
 import trio
 
-__all__ = ["Wakeup"]
+__all__ = ["Line", "Wakeup"]
 
 
 class Wakeup:
@@ -30,8 +30,42 @@ class Wakeup:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def wake(self) -> None:
-        """Let the waiting task, if any, run in the next tick."""
+    def wake(self) -> bool:
+        """Let the waiting task run in the next tick; returns whether there is one."""
         task, self.task = self.task, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
+        if task is None:
+            return False
+        trio.lowlevel.reschedule(task)
+        return True
+
+
+class Line:
+    """Lets tasks wait in a line, first come, first served; conditions are checked as with `Wakeup`."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self) -> None:
+        self._tasks: list[trio.lowlevel.Task] = []  # short; an empty deque would be half a kilobyte
+
+    async def wait(self) -> None:
+        """Wait until it is our turn; a checkpoint, and cancel-safe."""
+        task, tasks = trio.lowlevel.current_task(), self._tasks
+        tasks.append(task)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            tasks.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake(self) -> bool:
+        """Let the first in the line run in the next tick; returns whether there is one."""
+        if not self._tasks:
+            return False
+        trio.lowlevel.reschedule(self._tasks.pop(0))
+        return True
+
+    def wake_all(self) -> None:
+        """Let all of them run in the next tick."""
+        while self.wake():
+            pass
