@@ -430,17 +430,17 @@ async def open_host(
         settings = attrs.evolve(settings, bootstrap=tuple(bootstrap))
     network = SystemNetwork()
     async with (
-        _open_own_mux(settings, network) as mux,
+        _open_own_mux(settings, network, identity) as mux,
         open_host_over(mux, identity, settings, network=network, fingerprint=network_fingerprint) as host,
     ):
         yield host
 
 
 @asynccontextmanager
-async def _open_own_mux(config: HostConfig, network: IceNetwork) -> AsyncIterator[Mux]:
+async def _open_own_mux(config: HostConfig, network: IceNetwork, identity: Identity) -> AsyncIterator[Mux]:
     bind = parse_endpoint(config.listen, setting="listen")
     quic_bind = parse_endpoint(config.quic_listen, setting="quic_listen")
-    if config.turn_servers and not await udp_passes(ice_config(config), network):
+    if config.turn_servers and not await udp_passes(ice_config(config), network, identity, config.bootstrap):
         logger.warning("no UDP passes here: running over a TURN relay")
         async with open_relayed_mux(config.turn_servers, network) as mux:
             yield mux

@@ -7,7 +7,7 @@ reach the host as one behind a restricted NAT: by a call through a hub.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,7 +15,9 @@ import trio
 
 from a2al_trio.errors import A2alError, AttemptFailure, ConnectError
 from a2al_trio.ice import IceConfig, IceNetwork, RelaySocket, TurnServer, open_relay
-from a2al_trio.nat.stun_client import StunClient, StunFailed, open_stun_client
+from a2al_trio.identity import Identity
+from a2al_trio.nat.probe import open_probe_socket
+from a2al_trio.nat.stun_client import StunFailed, open_stun_client
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.buffer import ReceiveBuffer
 from a2al_trio.net.datagram import Received, Transmit
@@ -30,28 +32,36 @@ STUN_PORT = 3478
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 
-async def udp_passes(config: IceConfig, network: IceNetwork) -> bool:
-    """Whether any STUN or TURN server of the configuration answers over UDP; takes 3 s if none does."""
-    servers = {(server.host, server.port) for server in config.stun_addresses()}
-    servers |= {(server.address.host, STUN_PORT) for server in config.turn_servers}
+async def udp_passes(config: IceConfig, network: IceNetwork, identity: Identity, nodes: Sequence[str]) -> bool:
+    """Whether anybody answers over UDP: a STUN or TURN server of the configuration, or one of `nodes` (`host:port`).
+
+    Takes 5 s if nobody does. Nodes are asked in the name of `identity`, as the host itself would.
+    """
     answered = False
 
-    async def ask(stun: StunClient, host: str, port: int, scope: trio.CancelScope) -> None:
+    async def ask(question: Callable[[SocketAddress], Awaitable[object]], host: str, port: int) -> None:
         nonlocal answered
         try:
             for address in await network.resolve(host, port):
-                if not address.is_ipv6:
-                    await stun.query(address)
+                if not address.is_ipv6 and await question(address):
                     answered = True
-                    scope.cancel()
+                    nursery.cancel_scope.cancel()
         except (StunFailed, OSError):
             return
 
     socket = network.bind("0.0.0.0")
     try:
-        async with open_stun_client(socket) as stun, trio.open_nursery() as nursery:
-            for host, port in servers:
-                nursery.start_soon(ask, stun, host, port, nursery.cancel_scope)
+        async with (
+            open_stun_client(socket) as stun,
+            open_probe_socket(network.bind("0.0.0.0"), identity) as probe,
+            trio.open_nursery() as nursery,
+        ):
+            servers = {(server.host, server.port) for server in config.stun_addresses()}
+            for host, port in servers | {(server.address.host, STUN_PORT) for server in config.turn_servers}:
+                nursery.start_soon(ask, stun.query, host, port)
+            for node in nodes:
+                host, _, text = node.rpartition(":")
+                nursery.start_soon(ask, probe.ping, host.strip("[]"), int(text))
     finally:
         socket.close()
     return answered
@@ -125,10 +135,12 @@ class RelayedSocket:
 async def open_relayed_mux(servers: Sequence[TurnServer], network: IceNetwork) -> AsyncIterator[Mux]:
     """Run the sockets of a host over the first of `servers` that gives a relay, and over another when it is lost.
 
-    Raises ConnectError naming each server if none does.
+    Those reached over UDP come last: this is for where none passes. Raises ConnectError naming each server if none
+    does.
     """
     async with open_service_nursery("relayed socket") as nursery:
-        socket = await nursery.start(_keep_relay, servers, network)
+        by_hope = sorted(servers, key=lambda server: server.address.transport == "udp")
+        socket = await nursery.start(_keep_relay, by_hope, network)
         async with open_mux_over(socket) as mux:
             try:
                 yield attrs.evolve(mux, relayed=True)

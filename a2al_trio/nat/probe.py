@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 
 import attrs
 import trio
@@ -39,7 +39,17 @@ from a2al_trio.wire import (
     is_public,
 )
 
-__all__ = ["COLD_AFTER", "MAX_HELPERS", "ExpectEcho", "ProbeFindings", "Prober", "probe_claimed", "probe_fresh"]
+__all__ = [
+    "COLD_AFTER",
+    "MAX_HELPERS",
+    "ExpectEcho",
+    "ProbeFindings",
+    "ProbeSocket",
+    "Prober",
+    "open_probe_socket",
+    "probe_claimed",
+    "probe_fresh",
+]
 
 MAX_HELPERS = 5
 COLD_AFTER = 330.0
@@ -78,17 +88,9 @@ class Prober:
     ping_from_main: Callable[[SocketAddress], Awaitable[object]]
     entropy: Callable[[int], bytes] = os.urandom
 
-    @asynccontextmanager
-    async def open_socket(self) -> AsyncIterator[_ProbeSocket]:
+    def open_socket(self) -> AbstractAsyncContextManager[ProbeSocket]:
         """A socket of the probe's own."""
-        socket = self.bind()
-        try:
-            async with open_service_nursery("NAT probe") as nursery:
-                probe = _ProbeSocket(socket, self.identity, self.entropy)
-                nursery.start_soon(probe.run)
-                yield probe
-        finally:
-            socket.close()
+        return open_probe_socket(self.bind(), self.identity, entropy=self.entropy)
 
     @asynccontextmanager
     async def correcting(self, helpers: Sequence[SocketAddress]) -> AsyncIterator[None]:
@@ -102,8 +104,8 @@ class Prober:
                         nursery.start_soon(self.ping_from_main, helper)
 
 
-class _ProbeSocket:
-    """A socket of the probe's own that speaks just enough of the DHT's protocol."""
+class ProbeSocket:
+    """A socket of a probe's own that speaks just enough of the DHT's protocol; made by `open_probe_socket`."""
 
     def __init__(self, socket: DatagramSocket, identity: Identity, entropy: Callable[[int], bytes]) -> None:
         self._socket = socket
@@ -114,6 +116,7 @@ class _ProbeSocket:
         self._observed: dict[bytes, SocketAddress] = {}
 
     async def run(self) -> None:
+        """Take what comes in."""
         while True:
             for received in await self._socket.receive():
                 for datagram in received.datagrams():
@@ -156,6 +159,20 @@ class _ProbeSocket:
             with trio.move_on_after(wait):
                 await done.wait()
                 return
+
+
+@asynccontextmanager
+async def open_probe_socket(
+    socket: DatagramSocket, identity: Identity, *, entropy: Callable[[int], bytes] = os.urandom
+) -> AsyncIterator[ProbeSocket]:
+    """Ask nodes from `socket`, which is closed in the end, in the name of `identity`."""
+    try:
+        async with open_service_nursery("NAT probe") as nursery:
+            probe = ProbeSocket(socket, identity, entropy)
+            nursery.start_soon(probe.run)
+            yield probe
+    finally:
+        socket.close()
 
 
 async def probe_claimed(
@@ -208,7 +225,7 @@ def _some(helpers: Sequence[SocketAddress]) -> list[SocketAddress]:
     return list(dict.fromkeys(helpers))[:MAX_HELPERS]
 
 
-async def _find_willing(asker: _ProbeSocket, helpers: Sequence[SocketAddress]) -> dict[SocketAddress, SocketAddress]:
+async def _find_willing(asker: ProbeSocket, helpers: Sequence[SocketAddress]) -> dict[SocketAddress, SocketAddress]:
     """The helpers that answer, with the public address each sees the asking socket at; the quickest first."""
     willing: dict[SocketAddress, SocketAddress] = {}
 

@@ -76,8 +76,17 @@ async def test_udp_is_noticed_to_pass_or_not(autojump_clock: Clock) -> None:
     async with open_world(turn=True) as world:
         passing = SimNetwork(world.net.host("one", behind=world.net.nat("its NAT", Nat.symmetric())))
         blocked = SimNetwork(world.net.host("two", behind=world.net.nat("wall", Nat.udp_blocked())))
-        assert await udp_passes(config, passing)
-        assert not await udp_passes(config, blocked)
+        nodes = (str(world.seed.dht_address),)
+        assert await udp_passes(config, passing, ALICE, ())
+        began = trio.current_time()
+        assert not await udp_passes(config, blocked, ALICE, nodes)
+        assert trio.current_time() - began == pytest.approx(5)
+        # The only server is reached over TCP and does no STUN: that a node answers is proof enough.
+        silent = TurnServer("turn:198.51.100.99?transport=tcp", StaticCredentials(USER, PASSWORD))
+        assert await udp_passes(IceConfig(turn_servers=(silent,)), passing, ALICE, nodes)
+        assert not await udp_passes(IceConfig(turn_servers=(silent,)), passing, ALICE, ("198.51.100.98:4121",))
+        assert not world.net.hosts["one"]._sockets
+        assert not world.net.hosts["two"]._sockets
 
 
 async def test_without_any_relay_the_servers_are_named(autojump_clock: Clock) -> None:
