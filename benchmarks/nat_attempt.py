@@ -16,7 +16,6 @@ import trio
 from a2al_trio.errors import A2alError, ConnectError, ResolveError
 from a2al_trio.host import AgentConnection, Host
 from a2al_trio.identity import Address, Identity
-from a2al_trio.net.address import SocketAddress
 from benchmarks.framework import OURS
 from benchmarks.nat_outcomes import Attempt, Outcome
 from tests.interop.nat_lab import POOL, NatLab, load_nat_lab
@@ -62,7 +61,7 @@ async def call_from_ours(caller: Host, callee: Address) -> Outcome:
     try:
         await (await caller.open_connection(callee, record=record)).aclose()
     except ConnectError as error:
-        return Outcome(f"met, but not again: {error}", resolve=resolved - began, gave_up=trio.current_time() - again)
+        return Outcome(path, connected - resolved, resolved - began, not_again=str(error))
     return Outcome(path, connected - resolved, resolved - began, trio.current_time() - again)
 
 
@@ -83,8 +82,13 @@ async def call_from_reference(
     await trio.sleep(PAUSE)
     again = trio.current_time()
     answer = await caller.post_any(f"/connect/{callee}", {"local_aid": local})
-    warm = trio.current_time() - again if answer.is_success else None
-    return Outcome(paths[0] if paths else "unknown", connected - resolved, resolved - began, warm)
+    return Outcome(
+        paths[0] if paths else "unknown",
+        connected - resolved,
+        resolved - began,
+        warm=trio.current_time() - again if answer.is_success else None,
+        not_again="" if answer.is_success else answer.text,
+    )
 
 
 @asynccontextmanager
@@ -100,9 +104,10 @@ async def ours_ours(world: NatWorld) -> AsyncIterator[Call]:
 async def ours_reference(world: NatWorld, release: str) -> AsyncIterator[Call]:
     """Ours calls the reference."""
     async with world.host("a") as a, world.reference("b", release) as b:
-        agent = await b.add_agent()
-        await world.wait_published(agent.aid)
-        yield partial(call_from_ours, a, Address.parse(agent.aid))
+        with world.listen("b") as service:
+            agent = await b.add_agent(service)
+            await world.wait_published(agent.aid)
+            yield partial(call_from_ours, a, Address.parse(agent.aid))
 
 
 @asynccontextmanager
@@ -134,9 +139,11 @@ async def reference_ours(world: NatWorld, release: str) -> AsyncIterator[Call]:
 async def reference_reference(world: NatWorld, release: str) -> AsyncIterator[Call]:
     """The reference calls its like."""
     async with world.reference("b", release) as b, world.reference("a", release) as a:
-        caller, agent = await a.add_agent(), await b.add_agent(SocketAddress("127.0.0.1", 9))
-        await world.wait_published(agent.aid)
-        yield partial(call_from_reference, a, caller.aid, agent.aid, [], lambda: None)
+        caller = await a.add_agent()
+        with world.listen("b") as service:
+            agent = await b.add_agent(service)
+            await world.wait_published(agent.aid)
+            yield partial(call_from_reference, a, caller.aid, agent.aid, [], lambda: None)
 
 
 CONTENDERS: Mapping[str, Callable[[NatWorld], AbstractAsyncContextManager[Call]]] = {

@@ -38,7 +38,8 @@ class Outcome:
     """What became of an attempt; times are in seconds.
 
     `seconds` is the time from the resolved record to the connection, None if they did not meet: `path` then says
-    why. `resolve` is the time before, `warm` the time of a second connection, `gave_up` when the failure was told.
+    why. `resolve` is the time before, `warm` the time of a second connection, `not_again` why there was none, `gave_up`
+    when the failure was told.
     `busy` is the part of the machine's processors that was in use meanwhile.
     """
 
@@ -47,6 +48,7 @@ class Outcome:
     resolve: float | None = None
     warm: float | None = None
     gave_up: float | None = None
+    not_again: str = ""
     busy: float = 0.0
 
     @property
@@ -140,6 +142,7 @@ class Matrix:
             )
             for attempt, found in mine.items():
                 reasons = dict.fromkeys(outcome.path for outcome in found if outcome.seconds is None)
+                reasons |= dict.fromkeys(f"not again: {each.not_again}" for each in found if each.not_again)
                 text = "; ".join([_ways(found), *reasons])
                 notes[f"{contender} {attempt.caller} to {attempt.callee}"] = text
         return notes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import attrs
@@ -18,6 +19,7 @@ from a2al_trio.host import Host, HostConfig, open_host_over
 from a2al_trio.host.relayed import open_relayed_mux
 from a2al_trio.ice import StaticCredentials, TurnServer
 from a2al_trio.identity import Address, Identity
+from a2al_trio.net.address import SocketAddress
 from tests.interop.nat_lab import LabNetwork, NatLab, load_nat_lab, open_lab_mux, open_lab_reference
 from tests.interop.reference_node import ReferenceNode
 
@@ -71,7 +73,8 @@ class NatWorld:
 
     @asynccontextmanager
     async def reference(self, name: str, release: str) -> AsyncIterator[ReferenceNode]:
-        """A reference node."""
+        """A reference node, known to the hub: records it publishes earlier would name none (spec 07)."""
+        registered = await self._registered()
         async with open_lab_reference(
             self.lab,
             name,
@@ -86,13 +89,30 @@ class NatWorld:
                 *self._reference_relays(),
             ],
         ) as node:
+            while await self._registered() == registered:  # noqa: ASYNC110  # another process's doing
+                await trio.sleep(0.02)
             yield node
+
+    async def _registered(self) -> int:
+        count: int = (await self.public.get("/debug/stats"))["signal"]["aids_registered"]
+        return count
 
     def _reference_relays(self) -> list[str]:
         lines: list[str] = []
         for relay in self.relays():
             lines += ["[[turn_servers]]", f'url = "{relay.url}"', f'username = "{USER}"', f'credential = "{PASSWORD}"']
         return lines
+
+    @contextmanager
+    def listen(self, name: str) -> Iterator[SocketAddress]:
+        """A TCP service on a machine that takes connections and never answers: what an agent there is bridged to.
+
+        The newest reference tells a caller of an agent whose service is down that it cannot be reached.
+        """
+        with self.lab.socket(name, socket.SOCK_STREAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+            yield SocketAddress(*sock.getsockname())
 
     async def wait_published(self, aid: str) -> None:
         """The reference stores its records some time after it has said so."""
