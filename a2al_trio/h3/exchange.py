@@ -7,7 +7,7 @@ down, what the peer does not read makes `send_data` wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from a2al_trio.h3.session import H3Session
 
 __all__ = ["ClientExchange", "ServerExchange"]
+
+Buffer = bytes | bytearray | memoryview
 
 JOINED_SIZE = 4096
 """Content up to this size is copied behind its frame's header instead of being sent by itself."""
@@ -59,6 +61,11 @@ class _Exchange:
         """Number of the QUIC stream."""
         return self._stream.stream_id
 
+    @property
+    def complete(self) -> bool:
+        """Whether both messages are over: ours was sent and the peer's received to its end."""
+        return self._sent_all and self._received_all
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -85,6 +92,12 @@ class _Exchange:
             self._stream.reset(code)
         self._stop_receiving(code)
 
+    async def abandon(self, code: int = ErrorCode.REQUEST_CANCELLED) -> None:
+        """Give the exchange up and leave it; done at once even when cancelled."""
+        self.reset(code)
+        with trio.CancelScope(shield=True):
+            await self.aclose()
+
     def _stop_receiving(self, code: int) -> None:
         if not self._over:
             self._over = True
@@ -97,27 +110,33 @@ class _Exchange:
 
     # --- sending -------------------------------------------------------------------------------------------------
 
-    async def _send_fields(self, fields: list[Field], *, end: bool) -> None:
+    async def _send_fields(self, fields: list[Field], content: Buffer = b"", *, end: bool) -> None:
         data = self._session.core.send_fields(self.stream_id, fields) if fields else b""
         self._session.flush()
-        await self._send(data, end=end)
+        if len(content):
+            await self._send_content(data, content, end=end)
+        else:
+            await self._send(data, end=end)
 
-    async def send_data(self, data: bytes | bytearray | memoryview, *, end: bool = False) -> None:
+    async def send_data(self, data: Buffer, *, end: bool = False) -> None:
         """Send content; waits while the peer takes none. `end` completes the message.
 
         If it is cancelled a part of a frame may have been sent: reset the exchange then.
         """
         self._require_head_sent()
-        size = len(data)
-        if not size:
-            await self._send(b"", end=end)
-            return
-        header = frame_header(FrameType.DATA, size)
-        if size <= JOINED_SIZE:
-            await self._send(header + bytes(data), end=end)
+        if len(data):
+            await self._send_content(b"", data, end=end)
         else:
-            await self._send(header, end=False)
-            await self._send(data, end=end)
+            await self._send(b"", end=end)
+
+    async def _send_content(self, before: bytes, content: Buffer, *, end: bool) -> None:
+        size = len(content)
+        before += frame_header(FrameType.DATA, size)
+        if size <= JOINED_SIZE:
+            await self._send(before + content, end=end)
+        else:
+            await self._send(before, end=False)
+            await self._send(content, end=end)
 
     async def send_end(self, trailers: Iterable[Field] = ()) -> None:
         """Complete the message, with trailers if there are any."""
@@ -128,7 +147,7 @@ class _Exchange:
         if not self._head_sent:
             raise LocalProtocolError("send the head of the message before its content")
 
-    async def _send(self, data: bytes | bytearray | memoryview, *, end: bool) -> None:
+    async def _send(self, data: Buffer, *, end: bool) -> None:
         if self._sent_all:
             raise LocalProtocolError("this message was completed or given up already")
         with self._translated():
@@ -235,9 +254,9 @@ class ClientExchange(_Exchange):
             pass
         return head
 
-    async def _begin(self, fields: list[Field], *, end: bool) -> None:
+    async def _begin(self, fields: list[Field], content: bytes, *, end: bool) -> None:
         self._head_sent = True
-        await self._send_fields(fields, end=end)
+        await self._send_fields(fields, content, end=end)
 
 
 class ServerExchange(_Exchange):
@@ -250,10 +269,20 @@ class ServerExchange(_Exchange):
         """Wait for the head of the request."""
         return cast(RequestHead, await self._receive_head())
 
-    async def send_response(self, head: ResponseHead, *, end: bool = False) -> None:
-        """Send a head, interim ones (status below 200) before the final one. `end` says that there is no content."""
+    def when_given_up(self, tell: Callable[[], object]) -> None:
+        """Have `tell` called, once, when the client wants no answer any more or the connection ends.
+
+        Without it that is noticed by what is sent or received next.
+        """
+        self._stream.on_given_up = tell
+
+    async def send_response(self, head: ResponseHead, content: bytes = b"", *, end: bool = False) -> None:
+        """Send a head, interim ones (status below 200) before the final one, with the first of the content.
+
+        `end` says that there is no more of it.
+        """
         if self._head_sent:
             raise LocalProtocolError("the head of this response was sent already")
         fields = self._session.core.head_fields(head)
         self._head_sent = head.status >= 200
-        await self._send_fields(fields, end=end)
+        await self._send_fields(fields, content, end=end)

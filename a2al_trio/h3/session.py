@@ -125,8 +125,10 @@ class H3Client:
         """Whether the server has announced that it takes no further requests."""
         return self._session.core.peer_goaway is not None
 
-    async def request(self, head: RequestHead, *, end: bool = False) -> ClientExchange:
-        """Begin a request, waiting while the server allows no more; `end` says that there is no content.
+    async def request(self, head: RequestHead, content: bytes = b"", *, end: bool = False) -> ClientExchange:
+        """Begin a request with the first of its content, waiting while the server allows no more.
+
+        `end` says that no more content comes.
 
         Raises:
             Refused: the server is going away; make another connection.
@@ -143,12 +145,12 @@ class H3Client:
             raise
         exchange = ClientExchange(session, stream)
         if self.going_away:
-            exchange.reset(ErrorCode.REQUEST_CANCELLED)
+            await exchange.abandon()
             raise Refused("the HTTP/3 server is going away")
         try:
-            await exchange._begin(fields, end=end)
+            await exchange._begin(fields, content, end=end)
         except BaseException:
-            exchange.reset(ErrorCode.REQUEST_CANCELLED)
+            await exchange.abandon()
             raise
         return exchange
 

@@ -18,6 +18,7 @@ from a2al_trio.scopes import open_service_nursery
 __all__ = [
     "PEER_EXTENSION",
     "PEER_HEADER",
+    "TOKEN_HEADER",
     "Application",
     "ApplicationFailed",
     "Message",
@@ -39,9 +40,14 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 VERSION = {"version": "3.0", "spec_version": "2.4"}
 PEER_EXTENSION = "a2al.peer"
-"""Key in a scope's `extensions`: who calls (`aid`), whom (`agent`), and how it is reached (`path`), as texts."""
+"""Key in a scope's `extensions`: who calls (`aid`), whom (`agent`), and how it is reached (`path`), as texts.
+
+`aid` is None for an anonymous caller, as there are over HTTP/3 if the agent lets them in.
+"""
 PEER_HEADER = b"a2al-peer"
 """Request header with the caller's AID, for what looks at headers only. What a caller sends by this name is dropped."""
+TOKEN_HEADER = b"a2al-token"
+"""Request header of HTTP/3 with a ticket for the agent's access rule; applications do not see it."""
 STOP_LIMIT = 5.0
 """Seconds the application has to shut down."""
 

@@ -1,7 +1,8 @@
-"""httpx on agent streams: an AID is called like a host name (spec 04 §15, fetch).
+"""httpx to agents: an AID is called like a host name (spec 04 §15, fetch).
 
-Each request has a stream of its own on the pooled connection to the agent: opening one costs nothing, no request
-waits behind another, and cancelling one frees its stream at both ends.
+Over HTTP/3 where the agent speaks it, and else over HTTP/1.1. Either way each request has a stream of its own on the
+pooled connection to the agent: opening one costs nothing, no request waits behind another, and cancelling one frees
+its stream at both ends.
 """
 
 from __future__ import annotations
@@ -9,33 +10,33 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
 
 import httpcore
 import httpx
 import trio
 
-from a2al_trio.errors import A2alError, ConnectionLost, StreamReset, StreamStopped
-from a2al_trio.host import AgentConnection, Host
+from a2al_trio.errors import A2alError
+from a2al_trio.host import HTTP3, AgentConnection, ConnectionPool, Host
+from a2al_trio.http.refusals import explain
 from a2al_trio.identity import Address, InvalidAddress
 from a2al_trio.quic import QuicStream
-from a2al_trio.wire import StreamErrorCode
 
 __all__ = ["AgentTransport"]
 
-SCHEMES = frozenset({"a2al", "http"})
+HAS_HTTP3 = find_spec("pylsqpack") is not None
+
+SCHEMES = frozenset({"a2al", "http", "https"})
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """Methods that may be repeated when it is unknown whether the first try was heard (RFC 9110 §9.2.2)."""
 SWITCHING_PROTOCOLS = 101
-CODES = {
-    StreamErrorCode.ACCESS_DENIED: "the agent denies us access",
-    StreamErrorCode.NO_SERVICE: "the agent has no service",
-    StreamErrorCode.SERVICE_UNREACHABLE: "the agent's service is down, or broke off",
-}
-"""What stream error codes mean (spec 08 §4)."""
 
 
 class AgentTransport(httpx.AsyncBaseTransport):
-    """Sends requests for `a2al://AID/path` to the agent. `http://AID/path` means the same; no other host is called."""
+    """Sends requests for `a2al://AID/path` to the agent; no other host is called.
+
+    `http` and `https` URLs mean the same: applications make them up for their own pages.
+    """
 
     def __init__(self, host: Host, *, local: Address | None = None, token: str = "") -> None:
         self._host = host
@@ -48,18 +49,32 @@ class AgentTransport(httpx.AsyncBaseTransport):
         Raises httpx.TransportError, whose cause is an error of ours where there is one.
         """
         peer = _peer_of(request)
-        pooled = self._host.pool.live(peer, local=self._local)
+        # Who wants another protocol gets a raw stream for it, which HTTP/3 does not have.
+        over_streams = not HAS_HTTP3 or "upgrade" in request.headers
+        pool = self._host.pool if over_streams else self._host.http_pool
+        pooled = pool.live(peer, local=self._local)
         try:
-            return await self._attempt(peer, request)
+            return await self._attempt(pool, peer, request)
         except httpx.TransportError:
             if pooled is None or pooled.close_reason is None or not _repeatable(request):
                 raise
-        return await self._attempt(peer, request)
+        return await self._attempt(pool, peer, request)
 
-    async def _attempt(self, peer: Address, request: httpx.Request) -> httpx.Response:
-        limits = request.extensions.get("timeout", {})
+    async def _attempt(self, pool: ConnectionPool, peer: Address, request: httpx.Request) -> httpx.Response:
         with _as_httpx(request):
-            connection, stream = await self._open(peer, limits.get("connect"))
+            connection = await self._connect(pool, peer, request)
+        if connection.alpn == HTTP3:
+            from a2al_trio.http.h3_client import send_request
+
+            return await send_request(connection, request, token=self._token)
+        return await self._over_stream(connection, request)
+
+    async def _over_stream(self, connection: AgentConnection, request: httpx.Request) -> httpx.Response:
+        with _as_httpx(request):
+            with _connecting(connection.remote, request):
+                stream = await (
+                    connection.open_service_stream(self._token) if self._token else connection.open_stream()
+                )
             network = _AgentNetworkStream(connection, stream)
             url = request.url
             origin = httpcore.Origin(b"http", url.raw_host, url.port or 80)
@@ -86,17 +101,21 @@ class AgentTransport(httpx.AsyncBaseTransport):
             extensions=response.extensions,
         )
 
-    async def _open(self, peer: Address, limit: float | None) -> tuple[AgentConnection, QuicStream]:
-        try:
-            with trio.fail_after(limit if limit is not None else float("inf")):
-                connection = await self._host.pool.get(peer, local=self._local)
-                if self._token:
-                    return connection, await connection.open_service_stream(self._token)
-                return connection, await connection.open_stream()
-        except trio.TooSlowError as error:
-            raise httpcore.ConnectTimeout(f"{peer} was not reached within {limit} s") from error
-        except (A2alError, trio.ClosedResourceError) as error:
-            raise httpcore.ConnectError(str(error)) from error
+    async def _connect(self, pool: ConnectionPool, peer: Address, request: httpx.Request) -> AgentConnection:
+        with _connecting(peer, request):
+            return await pool.get(peer, local=self._local)
+
+
+@contextmanager
+def _connecting(peer: Address, request: httpx.Request) -> Iterator[None]:
+    limit = request.extensions.get("timeout", {}).get("connect")
+    try:
+        with trio.fail_after(limit if limit is not None else float("inf")):
+            yield
+    except trio.TooSlowError as error:
+        raise httpcore.ConnectTimeout(f"{peer} was not reached within {limit} s") from error
+    except (A2alError, trio.ClosedResourceError) as error:
+        raise httpcore.ConnectError(str(error)) from error
 
 
 class _AgentNetworkStream(httpcore.AsyncNetworkStream):
@@ -115,7 +134,7 @@ class _AgentNetworkStream(httpcore.AsyncNetworkStream):
         except trio.TooSlowError as error:
             raise httpcore.ReadTimeout(f"{self._connection.remote} was silent for {timeout} s") from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.ReadError(_explain(error)) from error
+            raise httpcore.ReadError(explain(error)) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send; waits while the peer reads slowly."""
@@ -125,7 +144,7 @@ class _AgentNetworkStream(httpcore.AsyncNetworkStream):
         except trio.TooSlowError as error:
             raise httpcore.WriteTimeout(f"{self._connection.remote} took nothing for {timeout} s") from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.WriteError(_explain(error)) from error
+            raise httpcore.WriteError(explain(error)) from error
 
     async def aclose(self) -> None:
         """Give the stream back."""
@@ -212,14 +231,6 @@ def _peer_of(request: httpx.Request) -> Address:
 
 def _repeatable(request: httpx.Request) -> bool:
     return request.method.encode() in IDEMPOTENT and isinstance(request.stream, httpx.ByteStream)
-
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, (StreamReset, StreamStopped)):
-        for code, meaning in CODES.items():
-            if error.code == code:
-                return meaning
-    return str(error) if isinstance(error, ConnectionLost) else f"the exchange was broken off: {error}"
 
 
 ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (

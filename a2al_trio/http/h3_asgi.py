@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import attrs
 import trio
 
 from a2al_trio.h3 import ErrorCode, H3Config, H3Error, RequestHead, ResponseHead, ServerExchange, open_h3_server
-from a2al_trio.http.asgi import PEER_HEADER, VERSION, Application, Message, call_application, open_lifespan
+from a2al_trio.host import Host, WebAgent, WebConnection
+from a2al_trio.http.asgi import (
+    PEER_EXTENSION,
+    PEER_HEADER,
+    TOKEN_HEADER,
+    VERSION,
+    Application,
+    Message,
+    call_application,
+    open_lifespan,
+)
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicConnection, QuicEndpoint
+from a2al_trio.wire import StreamErrorCode
 
-__all__ = ["serve_h3_asgi"]
+__all__ = ["serve_h3_asgi", "serve_host_h3"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +48,9 @@ async def serve_h3_asgi(
 ) -> None:
     """Have an ASGI 3 application answer HTTP/3 requests on all connections of `endpoint`, until cancelled.
 
-    The endpoint's ServerTls has `alpn=("h3",)`. A caller that cancels a request cancels the application's work on it
-    at its next `receive` or `send`, one whose connection ends at once. The callers of an endpoint need not be agents:
-    scopes hold no "a2al.peer", and a header that claims to say so is dropped. Reports the local address when started
-    with `nursery.start`.
+    The endpoint's ServerTls has `alpn=("h3",)`. A caller that cancels a request cancels the application's work on it.
+    The callers of an endpoint need not be agents: scopes hold no "a2al.peer", and a header that claims to say so is
+    dropped. Reports the local address when started with `nursery.start`.
 
     Raises ApplicationFailed if the application says that it cannot start. Its errors in a request are logged, and
     answered with status 500.
@@ -46,52 +58,102 @@ async def serve_h3_asgi(
     async with open_lifespan(app) as state:
 
         async def handle(connection: QuicConnection) -> None:
-            async with open_h3_server(connection, config) as server, trio.open_nursery() as nursery:
-                try:
-                    async for exchange in server:
-                        nursery.start_soon(_serve_exchange, app, connection, exchange, state)
-                except GONE as error:
-                    logger.debug("an HTTP/3 connection of %s ended: %s", connection.peer_address, error)
-                nursery.cancel_scope.cancel()
+            await _Server(app, connection, state).run(config)
 
         await endpoint.serve(handle, task_status=task_status)
 
 
-async def _serve_exchange(
-    app: Application, connection: QuicConnection, exchange: ServerExchange, state: dict[str, Any]
+async def serve_host_h3(
+    host: Host,
+    app: Application,
+    state: dict[str, Any],
+    *,
+    web: Iterable[WebAgent] = (),
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    try:
-        async with exchange:
-            head = await exchange.receive_head()
-            await _Call(exchange, head, _scope(connection, head, state)).run(app)
-    except GONE as error:
-        logger.debug("a request of %s ended: %s", connection.peer_address, error)
+    """Have an application that has started answer those callers of a host that speak HTTP/3, until cancelled."""
+
+    async def handle(caller: WebConnection) -> None:
+        def allowed(tokens: Sequence[str]) -> bool:
+            return host.allows(caller.local, caller.remote, tokens)
+
+        await _Server(app, caller.quic, state, caller, allowed).run(None)
+
+    await host.serve_http3(handle, web=web, task_status=task_status)
 
 
-def _scope(connection: QuicConnection, head: RequestHead, state: dict[str, Any]) -> dict[str, Any]:
-    path, _, query = head.path.partition(b"?")
-    # Some applications turn dashes into underscores before they look a header up: neither form may be forged.
-    dropped = {b"host", b"cookie", PEER_HEADER}
-    headers = [(name, value) for name, value in head.headers if name.replace(b"_", b"-") not in dropped]
-    cookies = [value for name, value in head.headers if name == b"cookie"]
-    if cookies:
-        headers.append((b"cookie", b"; ".join(cookies)))  # senders may split it (RFC 9114 §4.2.1)
-    return {
-        "type": "http",
-        "asgi": dict(VERSION),
-        "http_version": "3",
-        "method": head.method.decode("ascii"),
-        "scheme": head.scheme.decode("latin-1"),
-        "path": unquote_to_bytes(path).decode("utf-8", "replace"),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        "headers": [(b"host", head.authority), *headers],
-        "client": (connection.peer_address.host, connection.peer_address.port),
-        "server": (connection.local_address.host, connection.local_address.port),
-        "state": dict(state),
-        "extensions": {},
-    }
+@attrs.frozen(eq=False)
+class _Server:
+    """One connection, whose requests are answered by an application; `caller` if it came to an agent of a host."""
+
+    app: Application
+    quic: QuicConnection
+    state: dict[str, Any]
+    caller: WebConnection | None = None
+    allowed: Callable[[Sequence[str]], bool] = lambda _tokens: True
+
+    async def run(self, config: H3Config | None) -> None:
+        async with open_h3_server(self.quic, config) as server, trio.open_nursery() as nursery:
+            try:
+                async for exchange in server:
+                    nursery.start_soon(self._serve_exchange, exchange)
+            except GONE as error:
+                logger.debug("an HTTP/3 connection of %s ended: %s", self.quic.peer_address, error)
+            nursery.cancel_scope.cancel()
+
+    async def _serve_exchange(self, exchange: ServerExchange) -> None:
+        try:
+            async with exchange:
+                head = await exchange.receive_head()
+                tokens = [value.decode("latin-1") for name, value in head.headers if name == TOKEN_HEADER]
+                if self.allowed(tokens):
+                    await _Call(exchange, head, self._scope(head)).run(self.app)
+                else:
+                    await self._refuse(exchange)
+        except GONE as error:
+            logger.debug("a request of %s ended: %s", self.quic.peer_address, error)
+
+    async def _refuse(self, exchange: ServerExchange) -> None:
+        """Agents learn it by the code that all streams have for it; others know nothing of that."""
+        if self.caller is not None and self.caller.remote is not None:
+            exchange.reset(StreamErrorCode.ACCESS_DENIED)
+            return
+        head = ResponseHead(403, ((b"content-type", b"text/plain"),))
+        await exchange.send_response(head, b"This agent takes no anonymous callers.\n", end=True)
+
+    def _scope(self, head: RequestHead) -> dict[str, Any]:
+        path, _, query = head.path.partition(b"?")
+        caller = self.caller
+        # Some applications turn dashes into underscores before they look a header up: neither form may be forged.
+        dropped = {b"host", b"cookie", PEER_HEADER} | ({TOKEN_HEADER} if caller is not None else set())
+        headers = [(name, value) for name, value in head.headers if name.replace(b"_", b"-") not in dropped]
+        cookies = [value for name, value in head.headers if name == b"cookie"]
+        if cookies:
+            headers.append((b"cookie", b"; ".join(cookies)))  # senders may split it (RFC 9114 §4.2.1)
+        server = (self.quic.local_address.host, self.quic.local_address.port)
+        extensions: dict[str, Any] = {}
+        if caller is not None:
+            aid = None if caller.remote is None else str(caller.remote)
+            server = (str(caller.local), 443)
+            extensions[PEER_EXTENSION] = {"aid": aid, "agent": str(caller.local), "path": caller.path}
+            if aid is not None:
+                headers.append((PEER_HEADER, aid.encode()))
+        return {
+            "type": "http",
+            "asgi": dict(VERSION),
+            "http_version": "3",
+            "method": head.method.decode("ascii"),
+            "scheme": head.scheme.decode("latin-1"),
+            "path": unquote_to_bytes(path).decode("utf-8", "replace"),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": [(b"host", head.authority), *headers],
+            "client": (self.quic.peer_address.host, self.quic.peer_address.port),
+            "server": server,
+            "state": dict(self.state),
+            "extensions": extensions,
+        }
 
 
 class _Call:
@@ -112,6 +174,7 @@ class _Call:
     async def run(self, app: Application) -> None:
         """Have the application answer."""
         failure = None
+        self._exchange.when_given_up(self._give_up)
         with self._cancel_scope:
             failure = await call_application(
                 app, self._scope, self._receive, self._send, doing=f"to answer {self._doing}", level=self._failure_level
@@ -123,18 +186,23 @@ class _Call:
             return
         if failure is None:
             logger.error("the application gave no answer to %s", self._doing)
-        await self._exchange.send_response(ResponseHead(500, ((b"content-type", b"text/plain"),)))
-        await self._exchange.send_data(b"" if self._is_head else b"Internal Server Error", end=True)
+        head = ResponseHead(500, ((b"content-type", b"text/plain"),))
+        await self._exchange.send_response(head, b"" if self._is_head else b"Internal Server Error\n", end=True)
 
     def _failure_level(self) -> int:
         return logging.DEBUG if self._gone else logging.ERROR
+
+    def _give_up(self) -> None:
+        """The caller has gone; what the application does after its answer is its own."""
+        if not self._complete.is_set():
+            self._lose()
 
     def _lose(self) -> None:
         self._gone = True
         self._cancel_scope.cancel()
 
     async def _receive(self) -> Message:
-        if self._told_end:
+        if self._told_end or self._complete.is_set():
             await self._complete.wait()
             return {"type": "http.disconnect"}
         try:
@@ -166,10 +234,8 @@ class _Call:
             raise RuntimeError("the response is complete already")
         try:
             if not self._begun:
-                await self._exchange.send_response(head, end=end and not body)
                 self._begun = True
-                if body:
-                    await self._exchange.send_data(body, end=end)
+                await self._exchange.send_response(head, body, end=end)
             else:
                 await self._exchange.send_data(body, end=end)
         except GONE as error:

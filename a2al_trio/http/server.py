@@ -1,15 +1,18 @@
-"""An agent in front of an ASGI application: HTTP/1.1 and WebSockets on the streams of its callers (spec 04 §15)."""
+"""An agent in front of an ASGI application: HTTP/3, and for older callers HTTP/1.1 on their streams (spec 04 §15)."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import h11
 import trio
 from wsproto.utilities import RemoteProtocolError as WebSocketError
 
-from a2al_trio.host import AgentConnection, Host
+from a2al_trio.errors import ConfigurationError
+from a2al_trio.host import AgentConnection, Host, WebAgent
 from a2al_trio.http.asgi import Application, Scope, call_scope, open_lifespan
 from a2al_trio.http.exchange import Exchange
 from a2al_trio.http.http1 import Http1Stream, wants_websocket
@@ -22,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 async def serve_asgi(
-    host: Host, app: Application, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    host: Host,
+    app: Application,
+    *,
+    http3: bool = True,
+    web: Iterable[WebAgent] = (),
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Have an ASGI 3 application answer the callers of all agents of this host, until cancelled.
 
@@ -30,9 +38,14 @@ async def serve_asgi(
     how the caller is reached (`path`); the header `a2al-peer` holds the caller's AID too. Both are proven by the
     caller's certificate. A caller that cancels a request cancels the application's work on it.
 
+    Callers of our kind come over HTTP/3, unless `http3` is False or pylsqpack is not installed
+    (`pip install 'a2al-trio[h3]'`); all others over HTTP/1.1 on agent streams. `web` names agents that any HTTP/3
+    client may call, such as a browser; what it may do there is for `Host.access` to say, with None as the caller.
+
     Raises ApplicationFailed if the application says that it cannot start. Its errors in a request are logged, and
     answered with status 500.
     """
+    web = tuple(web)
     async with open_lifespan(app) as state:
 
         async def handle(connection: AgentConnection) -> None:
@@ -42,7 +55,22 @@ async def serve_asgi(
                     async for stream in connection:
                         nursery.start_soon(_serve_stream, app, connection, stream, state)
 
-        await host.serve(handle, task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            if http3 and (serve_web := _http3(web)) is not None:
+                await nursery.start(partial(serve_web, host, app, state, web=web))
+            await nursery.start(host.serve, handle)
+            task_status.started()
+
+
+def _http3(web: Sequence[WebAgent]) -> Callable[..., Awaitable[None]] | None:
+    """What serves HTTP/3, if it is installed."""
+    try:
+        from a2al_trio.http.h3_asgi import serve_host_h3
+    except ImportError as error:
+        if web:
+            raise ConfigurationError("HTTP/3 needs pylsqpack: pip install 'a2al-trio[h3]'") from error
+        return None
+    return serve_host_h3
 
 
 async def _serve_stream(app: Application, connection: AgentConnection, stream: QuicStream, state: Scope) -> None:

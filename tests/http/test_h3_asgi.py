@@ -109,7 +109,7 @@ async def test_an_application_that_fails_answers_500_or_cuts_its_answer(
             raise RuntimeError("a bug")
 
     async with open_client(answering(handler)) as client:
-        assert (await get(client))[::2] == (500, b"Internal Server Error")
+        assert (await get(client))[::2] == (500, b"Internal Server Error\n")
         assert (await get(client, RequestHead(b"GET", b"a.test", b"/none")))[0] == 500
         with pytest.raises(StreamReset) as reset:
             await get(client, RequestHead(b"GET", b"a.test", b"/late"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import httpx
@@ -43,10 +44,10 @@ async def open_hosts(net: SimNet) -> AsyncIterator[tuple[Host, Host]]:
 
 
 @asynccontextmanager
-async def open_world(app: Application) -> AsyncIterator[World]:
-    """Serve an application by AID and have a client for it."""
+async def open_world(app: Application, *, http3: bool = True) -> AsyncIterator[World]:
+    """Serve an application by AID and have a client for it, over HTTP/3 or, as with older peers, HTTP/1.1."""
     async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), trio.open_nursery() as nursery:
-        await nursery.start(serve_asgi, callee, app)
+        await nursery.start(partial(serve_asgi, callee, app, http3=http3))
         async with http_client(caller, base_url=f"a2al://{callee.address}") as client:
             yield World(net, caller, callee, client)
         nursery.cancel_scope.cancel()
