@@ -70,7 +70,10 @@ class DhtConfig:
     alpha: int = 5
     lookup_budget: int = 64
     lookup_limit: float = 15.0
-    collect_window: float = 0.3
+    collect_window: float = 0.1
+    collect_limit: float = 0.3
+    """A value search listens for newer records after its first find: at least for `collect_window`, and until all who
+    were asked have had that long, or longer if they are known to be far; but not longer than `collect_limit`."""
     rpc_timeout: float = 2.0
     rpc_patience: float = 5.0
     """How long a late answer is still taken; the reference's first answer comes after 3 s (spec 03 §19.14)."""

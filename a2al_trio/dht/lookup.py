@@ -65,6 +65,7 @@ class Lookup:
         self.target = target
         self.requests = 0
         self.budget = config.lookup_budget
+        self.alpha = config.alpha
         self._width = config.bucket_size if width is None else width
         self._own = own
         self._config = config
@@ -116,7 +117,7 @@ class Lookup:
 
     def next_to_ask(self) -> list[Contact]:
         """Contacts to ask now; they count as asked."""
-        room = min(self._config.alpha - self._active, self.budget - self.requests)
+        room = min(self.alpha - self._active, self.budget - self.requests)
         chosen: list[Contact] = []
         if room <= 0:
             return chosen

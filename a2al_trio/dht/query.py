@@ -102,6 +102,7 @@ class Query:
         self._slowest = 0.0
         self._limit: Timer | None = None
         self._window: Timer | None = None
+        self._listen_until = 0.0
         self.done = False
 
     def start(self, seeds: Sequence[Contact], now: float) -> None:
@@ -127,7 +128,19 @@ class Query:
         self._finish(now, exhausted=True)
 
     def _window_over(self, now: float) -> None:
-        self._finish(now)
+        """End the search once everybody asked has had the time an answer usually takes, or listen on.
+
+        Without that, one silent node would cost every search the whole window: often the publisher itself is named
+        as nearest to its own record, and behind a NAT it does not answer.
+        """
+        config, round_trip = self._parts.env.config, self._parts.rpc.round_trip
+        usual = max(config.collect_window, 2 * self._slowest)
+        until = max((c.asked_at + max(usual, 1.25 * round_trip(key)) for key, c in self._calls.items()), default=now)
+        until = min(until, self._listen_until)
+        if until > now:
+            self._window = self._parts.timers.at(until, self._window_over)
+        else:
+            self._finish(now)
 
     def _advance(self, now: float) -> None:
         """Ask whom there is to ask; end if there is nobody left to wait for."""
@@ -236,8 +249,10 @@ class Query:
                 self._hops = self._lookup.depth_of(contact.key)
             self._holders[contact.key] = contact
         if self._mode is QueryMode.NEWEST and self._collection and self._window is None:
-            wait = max(self._parts.env.config.collect_window, 2 * self._slowest)
-            self._window = self._parts.timers.at(now + wait, self._window_over)
+            config = self._parts.env.config
+            self._lookup.alpha = config.bucket_size  # all who may have a newer one are asked at once
+            self._listen_until = now + max(config.collect_limit, 2 * self._slowest)
+            self._window = self._parts.timers.at(now + config.collect_window, self._window_over)
         if self._mode is QueryMode.ALL and body.all_records and len(body.nodes or ()) <= 1:
             # Contacts are dropped before records: with at most one contact left, records may be missing.
             fruitless = 0 if fresh else self._fruitless.get(contact.key, 0) + 1

@@ -55,6 +55,7 @@ class Call:
     on_failure: Callable[[float], None]
     on_slow: Callable[[float], None] | None
     stages: list[tuple[float, Callable[[Call, float], None]]]
+    asked_at: float
     ids: dict[bytes, float] = attrs.Factory(dict)
     timer: Timer | None = None
     probe: bool = False
@@ -144,6 +145,7 @@ class Rpc:
             on_failure,
             on_slow,
             stages,
+            now,
             probe=probe,
             blame=blame,
             route_key=route_key,
@@ -208,10 +210,10 @@ class Rpc:
         if self.watcher is not None:
             self.watcher.peer_failed(contact, now)
 
-    def expects(self, message: UnverifiedMessage) -> bool:
-        """Whether the message answers an outstanding request, as far as id and type say."""
-        call = self._calls.get(message.transaction_id)
-        return call is not None and REPLIES[call.body.message_type] == message.message_type
+    def round_trip(self, key: int) -> float:
+        """How long the peer took last time in seconds, 0 if that is not known."""
+        health = self._health.get(key)
+        return 0.0 if health is None or health.round_trip is None else health.round_trip
 
     def handle_reply(
         self, message: UnverifiedMessage, source: SocketAddress, now: float, *, route_key: int | None = None
