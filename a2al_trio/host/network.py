@@ -51,6 +51,9 @@ PREPARE_LIMIT = 10.0
 OBSERVE_LIMIT = 10.0
 OBSERVE_PEERS = 8
 HELPERS = 15
+"""Nodes a probe chooses from (spec 05 §5.1)."""
+PROBE_NODES = 4 * HELPERS
+"""Nodes looked at for some of the wanted address family."""
 OUTSIDE = ("observed", "external", "mapped")
 """Sources of candidates that may be the address of a NAT before us."""
 
@@ -98,6 +101,8 @@ class Surroundings:
         """Called when the machine is on another network and that has settled."""
         self.connected_hosts: Callable[[], Iterable[str]] = tuple
         """To whom QUIC talks, on the same socket as the DHT in the shared layout."""
+        self.has_hub: Callable[[], bool] = bool
+        """Whether our records name a hub."""
         self._dht: Dht | None = None
         self._external: ExternalAddress | None = None
         self._mappers: list[PortMapper] = []
@@ -128,15 +133,27 @@ class Surroundings:
         return self._mux.quic.local_address
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """Where we can be reached, best first (spec 04 §8.1)."""
-        return self._candidates.collect(trio.current_time())
+        """Where we can be reached, best first (spec 04 §8.1).
+
+        IPv6 addresses behind a firewall are left out if we can be called at a hub instead: they would only cost every
+        dialer time.
+        """
+        found = self._candidates.collect(trio.current_time())
+        if self.ipv6_reachable is False and self.has_hub():
+            return tuple(candidate for candidate in found if not candidate.is_ipv6 or candidate.source == "mapped")
+        return found
+
+    @property
+    def ipv6_reachable(self) -> bool | None:
+        """Whether strangers reach our IPv6 address; None if that is not known, or there is none (spec 05 §9)."""
+        return self.dht_sense.reachable(trio.current_time(), ipv6=True)
 
     def main_addresses(self) -> tuple[SocketAddress, ...]:
         """The stable public addresses of the socket of QUIC; none of a family whose NAT is symmetric."""
         symmetric = self.nat_type is NatType.SYMMETRIC
         return tuple(
             SocketAddress(candidate.host, candidate.port)
-            for candidate in self.candidates()
+            for candidate in self._candidates.collect(trio.current_time())
             if candidate.source != "fallback" and (candidate.is_ipv6 or not symmetric or candidate.source == "mapped")
         )
 
@@ -153,7 +170,7 @@ class Surroundings:
 
     def hint(self) -> str:
         """What a user should know about being reached; empty if there is nothing to say (spec 05 §10)."""
-        return reachability_hint(self.nat_type)
+        return reachability_hint(self.nat_type, ipv6_reachable=self.ipv6_reachable)
 
     # -- what we are told --------------------------------------------------------------------------------------
 
@@ -243,16 +260,28 @@ class Surroundings:
     async def _probe(self) -> None:
         if self._mux.relayed:
             return  # sockets of our own would tell of the NAT that the relay spares us
-        sense = self.dht_sense
-        before = self.nat_type
+        before = self.nat_type, self.ipv6_reachable
         self._look_at_interfaces()
-        helpers = [address for address in self._attached.bootstrap_candidates(HELPERS) if not address.is_ipv6]
-        helpers = [address for address in helpers if is_public(address.host)]
-        claimed = sense.trusted(trio.current_time())
+        async with trio.open_nursery() as nursery:
+            for ipv6 in (False, True)[: 1 + self._mux.dht.local_address.is_ipv6]:
+                nursery.start_soon(self._probe_family, ipv6)
+        if (self.nat_type, self.ipv6_reachable) != before:
+            self._tell_change()
+
+    async def _probe_family(self, ipv6: bool) -> None:
+        """Probe the NAT of our IPv4 traffic, or the firewall of our IPv6 traffic."""
+        sense = self.dht_sense
+        helpers = [node for node in self._attached.bootstrap_candidates(PROBE_NODES) if node.is_ipv6 == ipv6]
+        helpers = [node for node in helpers if is_public(node.host)][:HELPERS]
+        claimed = sense.trusted(trio.current_time(), ipv6=ipv6)
         warm = set(self.connected_hosts())
         cold = [node for node in helpers if node.host not in warm and self.dht_socket.is_cold(node.host)]
+        # Without a NAT, only from the same address: a host has several of IPv6 (RFC 8981).
+        source = claimed.host if ipv6 and claimed is not None else "::" if ipv6 else "0.0.0.0"
+        if source not in ("0.0.0.0", "::", *self._network.hosts()):
+            return
         prober = Prober(
-            bind=partial(self._network.bind, "0.0.0.0"),
+            bind=partial(self._network.bind, source),
             identity=self._identity,
             ping_from_main=self._ping,
             entropy=self._entropy,
@@ -267,9 +296,7 @@ class Surroundings:
             sense.set_probe_result(
                 findings.claimed, findings.reachable, trio.current_time(), symmetric=findings.symmetric
             )
-            logger.info("probe of our NAT: %s", findings)
-        if self.nat_type is not before:
-            self._tell_change()
+            logger.info("probe of our %s: %s", "IPv6 firewall" if ipv6 else "NAT", findings)
 
     def _as_told(self, findings: ProbeFindings, claimed: SocketAddress | None) -> ProbeFindings:
         """What a probe of fresh sockets says about the main one."""
@@ -278,7 +305,8 @@ class Surroundings:
         if findings.claimed.host != claimed.host:
             return ProbeFindings()
         reachable = findings.reachable
-        if reachable is False and self.dht_sense.is_directly_public(trio.current_time()):
+        without_nat = claimed.is_ipv6 or self.dht_sense.is_directly_public(trio.current_time())
+        if reachable is False and without_nat:
             # A firewall that is closed for any port may be open for ours.
             reachable = None
         return ProbeFindings(claimed, reachable, findings.symmetric)

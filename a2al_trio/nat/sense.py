@@ -71,7 +71,7 @@ class NatSense:
 
     def __init__(self, min_agreeing: int = DEFAULT_MIN_AGREEING) -> None:
         self._votes: dict[tuple[Reporter, bool], _Vote] = {}
-        self._probe: _ProbeResult | None = None
+        self._probes: dict[bool, _ProbeResult] = {}  # by whether it is of IPv6
         self.min_agreeing = min_agreeing
         self.known_peers: int | None = None
         """How many peers there are to ask; fewer than `min_agreeing` lower the threshold, but not to one."""
@@ -142,11 +142,11 @@ class NatSense:
         `symmetric` says whether one socket was seen with a different port by every helper; it counts where the
         votes say nothing. None is for what was not found out.
         """
-        self._probe = _ProbeResult(claimed, reachable, symmetric, now)
+        self._probes[claimed.is_ipv6] = _ProbeResult(claimed, reachable, symmetric, now)
 
     def clear_probe_result(self) -> None:
-        """Forget the probe."""
-        self._probe = None
+        """Forget the probes."""
+        self._probes.clear()
 
     def clear_votes(self) -> None:
         """Drop all votes: the network has changed."""
@@ -182,7 +182,7 @@ class NatSense:
 
     def nat_type(self, now: float) -> NatType:
         """The kind of NAT that our IPv4 traffic goes through (spec 05 §4); RESTRICTED is the careful guess."""
-        probe = self._last_probe(now)
+        probe = self._last_probe(now, ipv6=False)
         reachable = None if probe is None else probe.reachable
         if self.is_directly_public(now):
             return NatType.RESTRICTED if reachable is False else NatType.FULL_CONE
@@ -215,17 +215,19 @@ class NatSense:
         nobody_agrees = len(ports) == len(votes) >= self.threshold
         return supported >= 2 or nobody_agrees
 
-    def reachable(self, now: float) -> bool | None:
-        """What the last probe of our present address has found; None if there is none, or it is too old."""
-        probe = self._last_probe(now)
+    def reachable(self, now: float, *, ipv6: bool = False) -> bool | None:
+        """What the last probe of our present address has found; None if there is none, or it is too old.
+
+        An IPv6 address needs no mapping, but a firewall may keep strangers out (spec 05 §9).
+        """
+        probe = self._last_probe(now, ipv6=ipv6)
         return None if probe is None else probe.reachable
 
-    def _last_probe(self, now: float) -> _ProbeResult | None:
-        probe = self._probe
+    def _last_probe(self, now: float, *, ipv6: bool) -> _ProbeResult | None:
+        probe = self._probes.get(ipv6)
         if probe is None or now - probe.at >= PROBE_LIFETIME:
             return None
-        trusted = self.trusted(now, ipv6=probe.claimed.is_ipv6)
-        return probe if trusted in (None, probe.claimed) else None
+        return probe if self.trusted(now, ipv6=ipv6) in (None, probe.claimed) else None
 
     def reporters(self, now: float) -> int:
         """How many votes on our IPv4 address count."""
@@ -247,11 +249,14 @@ def _networks(votes: Iterable[_Vote]) -> int:
     return len({vote.network for vote in votes})
 
 
-def reachability_hint(nat_type: NatType) -> str:
+def reachability_hint(nat_type: NatType, *, ipv6_reachable: bool | None = None) -> str:
     """What a user should know about being reached, empty if there is nothing to say (spec 05 §10)."""
-    if nat_type is not NatType.SYMMETRIC:
-        return ""
-    return (
-        "The NAT before this host gives every destination another port (symmetric). Outgoing connections work, and "
-        "so do meetings with peers behind other kinds of NAT; connections from arbitrary peers need a relay (TURN)."
-    )
+    hints = []
+    if nat_type is NatType.SYMMETRIC:
+        hints.append(
+            "The NAT before this host gives every destination another port (symmetric). Outgoing connections work, and "
+            "so do meetings with peers behind other kinds of NAT; connections from arbitrary peers need a relay (TURN)."
+        )
+    if ipv6_reachable is False:
+        hints.append("A firewall lets no IPv6 packets in that this host has not asked for.")
+    return " ".join(hints)

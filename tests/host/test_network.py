@@ -41,15 +41,18 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(nat: Nat | None, *, peers: int = 4, config: HostConfig | None = None) -> AsyncIterator[World]:
+async def open_world(
+    nat: Nat | None, *, peers: int = 4, config: HostConfig | None = None, ipv6: bool = False
+) -> AsyncIterator[World]:
     async with open_simnet(seed=5) as net, contextlib.AsyncExitStack() as stack:
         addresses: list[SocketAddress] = []
         for number in range(peers):
-            socket = net.host(f"peer{number}").bind(4121)
+            socket = net.host(f"peer{number}", address=f"2a02:{number + 1}::1" if ipv6 else ()).bind(4121)
             node = open_dht(socket, identity(number + 1), bootstrap=addresses[:1], unix_time=unix_time)
             await stack.enter_async_context(node)
             addresses.append(socket.address)
-        machine = net.host("us", behind=net.nat("home", nat) if nat else None)
+        behind = net.nat("home", nat) if nat else None
+        machine = net.host("us", behind=behind, address="2a02:99::1" if ipv6 else ())
         mux = await stack.enter_async_context(open_mux_over(machine.bind(4121)))
         entropy = random.Random(9).randbytes
         surroundings = Surroundings(
@@ -139,6 +142,24 @@ async def test_a_probe_leaves_every_helper_with_our_right_address(autojump_clock
         await world.surroundings.run_nat_probe()
         assert senders == {identity(99).address}
         assert last_from == dict.fromkeys(world.peers, 4121)
+
+
+@pytest.mark.parametrize(("firewall", "reachable"), [(None, True), (Nat.port_restricted(), False)])
+async def test_a_firewall_before_our_ipv6_address_is_noticed(
+    firewall: Nat | None, reachable: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The answer is that of nodes we have not sent to for minutes, so it takes a while (spec 05 §9, §14 N1)."""
+    async with open_world(firewall, ipv6=True) as world:
+        surroundings = world.surroundings
+        ours = [f"quic://[{world.machine.addresses[0]}]:4121"]
+        await trio.sleep(2 * PROBE_INTERVAL + 60)
+        assert surroundings.ipv6_reachable is reachable
+        assert surroundings.nat_type is NatType.UNKNOWN
+        assert ("IPv6" in surroundings.hint()) is not reachable
+        assert [found.url for found in surroundings.candidates()] == ours
+        surroundings.has_hub = lambda: True
+        assert [found.url for found in surroundings.candidates()] == (ours if reachable else [])
+        assert [str(address) for address in surroundings.main_addresses()] == ["[2a02:99::1]:4121"]
 
 
 async def test_only_one_probe_runs_at_a_time(
