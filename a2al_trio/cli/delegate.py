@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 
 import click
 
-from a2al_trio.cli.common import console, load_node_identity
-from a2al_trio.errors import A2alError, ConfigurationError
+from a2al_trio.cli.node_options import load_node_identity
+from a2al_trio.cli.telling import json_option, print_json, warn
+from a2al_trio.errors import ConfigurationError
 from a2al_trio.host.agents_file import store_agent
 from a2al_trio.identity import (
     Address,
@@ -36,6 +36,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--operational-key", metavar="HEX", help="Public key to authorise; without it, a new key is made.")
 @click.option("--days", type=click.IntRange(min=0), default=365, show_default=True, help="Lifetime; 0: no end.")
 @click.option("--agents", type=FILE, help="Agents file to put the new key and proof into, instead of printing them.")
+@json_option
 def delegate(
     master: Path | None,
     ethereum_key: Path | None,
@@ -43,31 +44,32 @@ def delegate(
     operational_key: str | None,
     days: int,
     agents: Path | None,
+    as_json: bool,
 ) -> None:
-    """Issue a delegation: proof that an operational key acts for an AID whose own key stays in the safe.
+    """Let a key act for an AID whose own key stays safe.
 
-    Prints JSON with the AID, the proof and, if it was made here, the operational private key.
+    Prints JSON with the AID, the proof and, if it was made here, the operational private key; with --agents the AID.
     """
-    try:
-        if sum(option is not None for option in (master, ethereum_key, paralism_key)) != 1:
-            raise ConfigurationError("name the owner's key with one of --master, --ethereum-key and --paralism-key")
-        if agents is not None and operational_key is not None:
-            raise ConfigurationError("--agents keeps an operational private key, so leave out --operational-key")
-        key = SigningKey.generate(os.urandom)
-        public = key.public_key if operational_key is None else _public_key(operational_key)
-        proof = _issue(master, ethereum_key, paralism_key, public, days)
-        if days == 0:
-            console.print("[yellow]This proof never ends and cannot be revoked; prefer to renew one.[/]")
-        if agents is not None:
-            store_agent(agents, Identity.delegated(key, proof.encode(), now=time.time()))
+    if sum(option is not None for option in (master, ethereum_key, paralism_key)) != 1:
+        raise ConfigurationError("name the owner's key with one of --master, --ethereum-key and --paralism-key")
+    if agents is not None and operational_key is not None:
+        raise ConfigurationError("--agents keeps an operational private key, so leave out --operational-key")
+    key = SigningKey.generate(os.urandom)
+    public = key.public_key if operational_key is None else _public_key(operational_key)
+    proof = _issue(master, ethereum_key, paralism_key, public, days)
+    if days == 0:
+        warn("This proof never ends and cannot be revoked; prefer to renew one.")
+    if agents is not None:
+        store_agent(agents, Identity.delegated(key, proof.encode(), now=time.time()))
+        if as_json:
+            print_json(aid=str(proof.agent), agents=str(agents))
+        else:
             click.echo(str(proof.agent))
-            return
-    except A2alError as error:
-        raise click.ClickException(str(error)) from error
+        return
     said = {"aid": str(proof.agent), "delegation_proof_hex": proof.encode().hex()}
     if operational_key is None:
         said["operational_private_key_hex"] = key.private_key.hex()
-    click.echo(json.dumps(said, indent=2))
+    print_json(**said)
 
 
 def _issue(

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 
 import click
 import trio
-from rich.console import Console
 
-from a2al_trio.cli.common import run_async
+from a2al_trio.cli.running import run_async
+from a2al_trio.cli.telling import json_option, print_json
 from a2al_trio.host import AgentConnection, Host, HostConfig, open_host
 from a2al_trio.identity import Identity
 
@@ -18,10 +18,18 @@ __all__ = ["demo"]
 
 @click.command()
 @click.option("--nodes", default=5, show_default=True, type=click.IntRange(2, 50), help="How many nodes to run.")
+@json_option
 @run_async
-async def demo(nodes: int) -> None:
-    """Run nodes on loopback, publish an agent on one, find and call it from another, and end."""
-    say = Console(highlight=False)
+async def demo(nodes: int, as_json: bool) -> None:
+    """Show a network of nodes on loopback, and end.
+
+    One node publishes an agent; another finds it by its AID, calls it and is answered.
+    """
+
+    def say(text: str) -> None:
+        if not as_json:
+            click.echo(text)
+
     async with AsyncExitStack() as stack:
         hosts: list[Host] = []
         for number in range(nodes):
@@ -31,12 +39,12 @@ async def demo(nodes: int) -> None:
             if seeds:
                 await host.dht.bootstrapped()
             hosts.append(host)
-            say.print(f"node {number + 1}     {host.address} at {host.dht_address}")
+            say(f"node {number + 1:<5} {host.address} at {host.dht_address}")
         callee, caller = hosts[1], hosts[-1]
         nursery = await stack.enter_async_context(trio.open_nursery())
 
         async def echo(connection: AgentConnection) -> None:
-            say.print(f"called     by {connection.remote}")
+            say(f"called     by {connection.remote}")
             async for stream in connection:
                 async with stream:
                     async for chunk in stream:
@@ -44,18 +52,19 @@ async def demo(nodes: int) -> None:
 
         await nursery.start(callee.serve, echo)
         publication = (await callee.publish())[0]
-        say.print(f"published  {callee.address} at {len(publication.replicas)} other nodes")
+        say(f"published  {callee.address} at {len(publication.replicas)} other nodes")
         found = await caller.resolve(callee.address)
-        say.print(f"resolved   {', '.join(found.endpoints)}")
+        say(f"resolved   {', '.join(found.endpoints)}")
         started = trio.current_time()
         async with caller.connect(callee.address) as connection:
-            say.print(
-                f"connected  {connection.path} in {1000 * (trio.current_time() - started):.1f} ms, both sides proven"
-            )
+            path, milliseconds = connection.path, round(1000 * (trio.current_time() - started), 1)
+            say(f"connected  {path} in {milliseconds} ms, both sides proven")
             async with await connection.open_stream() as stream:
                 await stream.send_all(b"hello from the other side")
                 await stream.send_eof()
-                answer = await stream.receive_all(limit=64_000)
-        say.print(f"echoed     {bytes(answer).decode()}")
+                answer = bytes(await stream.receive_all(limit=64_000)).decode()
+        say(f"echoed     {answer}")
         nursery.cancel_scope.cancel()
-    say.print("done")
+    say("done")
+    if as_json:
+        print_json(nodes=nodes, aid=str(callee.address), path=path, connect_ms=milliseconds, echoed=answer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 
@@ -13,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from a2al_trio.cli.common import console, run_async
+from a2al_trio.cli.parameters import NODE, URL
+from a2al_trio.cli.running import run_async
+from a2al_trio.cli.telling import console, json_option, print_json
 from a2al_trio.host import HostConfig, open_host_over
 from a2al_trio.host.config import parse_endpoint
 from a2al_trio.ice import SystemNetwork
@@ -35,11 +36,11 @@ COLOURS = {Level.GOOD: "green", Level.FAIR: "yellow", Level.BAD: "red", Level.UN
 
 @click.command()
 @click.option("--stun", multiple=True, metavar="HOST[:PORT]", help="A STUN server to ask; two tell more than one.")
-@click.option("--web", multiple=True, metavar="URL", help="A web page that shows one's IP address.")
-@click.option("--bootstrap", "-b", multiple=True, metavar="HOST:PORT", help="A node to join the network through.")
+@click.option("--web", multiple=True, type=URL, metavar="URL", help="A web page that shows one's IP address.")
+@click.option("--bootstrap", "-b", multiple=True, type=NODE, metavar="HOST:PORT", help="Node to join through.")
 @click.option("--map-port", is_flag=True, help="Ask the router to forward a port, and give it back afterwards.")
 @click.option("--listen", default="", metavar="[IP]:PORT", help="UDP address; default: any free port.")
-@click.option("--json", "as_json", is_flag=True, help="Write findings and conclusions as JSON.")
+@json_option
 @run_async
 async def doctor(
     stun: tuple[str, ...],
@@ -49,7 +50,7 @@ async def doctor(
     listen: str,
     as_json: bool,
 ) -> None:
-    """Tell what kind of network this is and what will work in it.
+    """Tell what will work in this network.
 
     Nobody is contacted but those you name, and with --map-port the router.
     """
@@ -73,7 +74,7 @@ async def doctor(
             findings = await _ask_network(findings, mux, bootstrap)
     verdicts = conclude(findings)
     if as_json:
-        click.echo(json.dumps(_as_data(findings, verdicts), indent=2))
+        print_json(**_as_data(findings, verdicts))
     else:
         _print(verdicts)
 

@@ -2,76 +2,99 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 import trio
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-from a2al_trio.cli.common import (
-    AID,
-    SOCKET_ADDRESS,
-    console,
-    host_options,
-    load_node_identity,
-    make_config,
-    run_async,
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
-from a2al_trio.host import open_host
+
+from a2al_trio.cli.node_options import NodeOptions, host_options
+from a2al_trio.cli.parameters import AID, SOCKET_ADDRESS
+from a2al_trio.cli.running import run_async
+from a2al_trio.cli.telling import console, json_option, print_json, tell
+from a2al_trio.host import AgentConnection
 from a2al_trio.http.files import send_file
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 
-__all__ = ["make_progress", "send"]
+__all__ = ["add_bar", "make_progress", "send"]
 
 
 def make_progress() -> Progress:
-    """A bar with name, size, speed and time left, on standard error; plain where that is no terminal."""
+    """A bar with name, size, speed, time left and path, on standard error; plain where that is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[path]}", style="dim", markup=False),
         console=console,
     )
+
+
+def add_bar(bars: Progress, name: str, *, size: int | None = None, path: str = "") -> TaskID:
+    """Add a bar; the name comes from elsewhere and is not taken for markup."""
+    return bars.add_task(escape(name), total=size, path=path)
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("aid", type=AID)
 @click.option("--at", type=SOCKET_ADDRESS, metavar="IP:PORT", help="Dial this address instead of resolving.")
-@click.option("--json", "as_json", is_flag=True, help="Print what happened as JSON.")
-@host_options
+@json_option
+@host_options()
 @run_async
-async def send(
-    file: Path,
-    aid: Address,
-    at: SocketAddress | None,
-    as_json: bool,
-    key: Path,
-    listen: str,
-    bootstrap: tuple[str, ...],
-    advertise: str,
-    data_dir: Path | None,
-) -> None:
-    """Send a file to an agent and print the name it got there.
+async def send(file: Path, aid: Address, at: SocketAddress | None, as_json: bool, node: NodeOptions) -> None:
+    """Send a file to an agent that runs `receive`.
 
-    Sent again after a failure, it goes on where it broke off.
+    Prints the name it got there. Sent again after a failure, it goes on where it broke off.
     """
-    config = make_config(listen=listen, bootstrap=bootstrap, advertise=advertise, data_dir=data_dir)
-    async with open_host(load_node_identity(key), config) as host:
-        if at is None:
-            await host.dht.bootstrapped()
-        async with host.connect(aid, at=at) as connection:
-            console.print(f"connected to {connection.remote}, {connection.path}")
-            with make_progress() as bars:
-                bar = bars.add_task(file.name, total=None)
-                began = trio.current_time()
-                saved = await send_file(
-                    connection, file, progress=lambda sent, size: bars.update(bar, completed=sent, total=size)
-                )
-                seconds = round(trio.current_time() - began, 3)
-            how = {"saved": saved, "aid": str(aid), "path": connection.path, "seconds": seconds}
-    click.echo(json.dumps(how) if as_json else saved)
+    async with node.connect(aid, at) as connection:
+        with make_progress() as bars:
+            shown = _Shown(bars, file.name, connection)
+            began = trio.current_time()
+            saved = await send_file(connection, file, reading=shown.has_read, progress=shown.has_sent)
+            seconds = round(trio.current_time() - began, 3)
+        path = connection.path
+    if as_json:
+        print_json(saved=saved, aid=str(aid), path=path, size=shown.size, resumed_at=shown.resumed_at, seconds=seconds)
+    else:
+        click.echo(saved)
+
+
+class _Shown:
+    """How far a file has come, as a bar: first its reading, then its sending."""
+
+    def __init__(self, bars: Progress, name: str, connection: AgentConnection) -> None:
+        self._bars = bars
+        self._name = name
+        self._connection = connection
+        self._reading = add_bar(bars, f"reading {name}")
+        self._sending: TaskID | None = None
+        self.size = 0
+        self.resumed_at = 0
+
+    def has_read(self, done: int, size: int) -> None:
+        """So many bytes are hashed."""
+        self._bars.update(self._reading, completed=done, total=size)
+
+    def has_sent(self, done: int, size: int) -> None:
+        """So many bytes are there; the first time, from an earlier try."""
+        if self._sending is None:
+            self._bars.remove_task(self._reading)
+            self._sending = add_bar(self._bars, self._name, size=size)
+            self._bars.reset(self._sending, completed=done)
+            self.size, self.resumed_at = size, done
+            if done:
+                tell("resumed", f"at {done} of {size} bytes")
+        self._bars.update(self._sending, completed=done, path=self._connection.path)

@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 import trio
 
-from a2al_trio.cli.common import console, host_options, load_node_identity, make_config, register_agents, run_async
 from a2al_trio.cli.node import announce
-from a2al_trio.errors import ConfigurationError
-from a2al_trio.host import AgentConnection, open_host
+from a2al_trio.cli.node_options import NodeOptions, host_options, register_agents
+from a2al_trio.cli.parameters import SERVICE
+from a2al_trio.cli.running import run_async
+from a2al_trio.cli.telling import json_option, tell
+from a2al_trio.host import AgentConnection
 from a2al_trio.http import serve_tcp
 from a2al_trio.quic import QuicStream
 
@@ -18,35 +20,29 @@ __all__ = ["echo", "serve"]
 
 
 @click.command()
-@click.option("--forward", metavar="HOST:PORT", help="Local TCP service that answers; without it we echo.")
+@click.option("--forward", type=SERVICE, metavar="[HOST:]PORT", help="TCP service that answers; without it we echo.")
 @click.option("--agents", type=click.Path(path_type=Path), help="Agents file: more agents to run; see `delegate`.")
-@host_options
+@json_option
+@host_options()
 @run_async
-async def serve(
-    forward: str | None,
-    agents: Path | None,
-    key: Path,
-    listen: str,
-    bootstrap: tuple[str, ...],
-    advertise: str,
-    data_dir: Path | None,
-) -> None:
-    """Publish this node's agent and serve its callers until interrupted."""
-    config = make_config(listen=listen, bootstrap=bootstrap, advertise=advertise, data_dir=data_dir)
-    service = _service(forward) if forward else None
-    async with open_host(load_node_identity(key), config) as host, trio.open_nursery() as nursery:
+async def serve(forward: tuple[str, int] | None, agents: Path | None, as_json: bool, node: NodeOptions) -> None:
+    """Answer callers by echo, or by a TCP service.
+
+    Runs until interrupted; prints the AID to call.
+    """
+    async with node.open_host() as host, trio.open_nursery() as nursery:
         await register_agents(host, agents)
-        if service is not None:
-            await nursery.start(serve_tcp, host, *service)
+        if forward is not None:
+            await nursery.start(serve_tcp, host, *forward)
         else:
             await nursery.start(host.serve, echo)
-        await announce(host)
-        console.print(f"serves  {forward or 'echo'}")
+        tell("serves", f"{forward[0]}:{forward[1]}" if forward else "echo")
+        await announce(host, as_json=as_json)
 
 
 async def echo(connection: AgentConnection) -> None:
     """Send back whatever arrives, stream by stream."""
-    console.print(f"caller  {connection.remote} from {connection.peer_address}")
+    tell("caller", f"{connection.remote}, {connection.path}")
     async with trio.open_nursery() as nursery:
         async for stream in connection:
             nursery.start_soon(_echo, stream)
@@ -59,10 +55,3 @@ async def _echo(stream: QuicStream) -> None:
                 await stream.send_all(chunk)
         except trio.BrokenResourceError:
             return  # the caller went away; its other streams and other callers live on
-
-
-def _service(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigurationError(f"--forward: {text!r} is not HOST:PORT, such as 127.0.0.1:8080")
-    return host.strip("[]"), int(port)

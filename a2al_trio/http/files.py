@@ -82,14 +82,21 @@ async def hash_file(path: Path, progress: Callable[[int], None] | None = None) -
 
 
 async def send_file(
-    connection: AgentConnection, path: Path, *, name: str = "", progress: Callable[[int, int], None] | None = None
+    connection: AgentConnection,
+    path: Path,
+    *,
+    name: str = "",
+    reading: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Send a file to the agent of a connection, from where an earlier try broke off; returns the name it got there.
 
-    `progress` is told bytes sent and bytes in all. Raises TransferFailed if the receiver does not want it or did not
-    get it whole, OSError if it cannot be read, and ConnectionLost.
+    `progress` is told bytes sent and bytes in all, first with the bytes that are there already; `reading` likewise,
+    before that, of the bytes hashed. Raises TransferFailed if the receiver does not want it or did not get it whole,
+    OSError if it cannot be read, and ConnectionLost.
     """
-    size, digest = await hash_file(path)
+    total = (await trio.Path(path).stat()).st_size
+    size, digest = await hash_file(path, None if reading is None else lambda done: reading(done, total))
     offer = FileOffer(name or path.name, size, digest)
     async with await connection.open_stream() as stream:
         try:
@@ -112,6 +119,8 @@ async def _send_content(
 ) -> None:
     async with await trio.open_file(path, "rb") as file:
         await file.seek(offset)
+        if progress is not None:
+            progress(offset, size)
         while chunk := await file.read(CHUNK):
             await stream.send_all(chunk)
             offset += len(chunk)
@@ -151,8 +160,8 @@ class FileReceiver:
             try:
                 kept = await self._take(stream, offer)
             except OSError as error:
-                await _refuse(stream, "the receiver cannot write the file")
-                raise error
+                await _refuse(stream, f"it cannot write the file: {error.strerror or 'input/output error'}")
+                raise
             finally:
                 self._arriving.discard(offer.sha256)
             await stream.send_all(_encode({"saved": kept.name}))
@@ -185,16 +194,19 @@ class FileReceiver:
 
 
 def _keep(partial: Path, directory: Path, name: str) -> Path:
-    """Give the file its name, or the next free one like it; links fail where something is, so nothing is lost."""
+    """Give the file its name, or the next free one like it.
+
+    An empty file made with the name takes it; only then ours takes that one's place, so nothing is lost even if
+    others do the same. (Hard links would do it in one step, but not every file system has them.)
+    """
     stem, suffix = Path(name).stem, Path(name).suffix
     for number in range(1, 10_000):
         target = directory / (name if number == 1 else f"{stem} ({number}){suffix}")
         try:
-            target.hardlink_to(partial)
+            target.touch(exist_ok=False)
         except FileExistsError:
             continue
-        partial.unlink()
-        return target
+        return partial.replace(target)
     raise TransferFailed(f"there are too many files called {name}")
 
 

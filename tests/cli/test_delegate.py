@@ -30,7 +30,7 @@ def run(*arguments: str) -> str:
 
 def fails(*arguments: str) -> str:
     result = CliRunner().invoke(main, ["delegate", *arguments])
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 2, result.output
     return re.sub(r"\s+", " ", result.output)
 
 
@@ -88,4 +88,4 @@ def test_mistakes_say_the_fix(tmp_path: Path, master: Path) -> None:
     assert "there is no key file" in fails("--ethereum-key", str(tmp_path / "none"))
     for text in ("xyz", "11" * 31, "00" * 32):
         assert "does not hold a private key" in fails("--paralism-key", str(chain_key(tmp_path, text)))
-    assert "a2al-trio id --create" in fails("--master", str(tmp_path / "none"))
+    assert "make one with: a2al-trio id" in fails("--master", str(tmp_path / "none"))

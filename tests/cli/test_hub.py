@@ -43,7 +43,7 @@ async def test_a_hub_serves_until_interrupted() -> None:
                 assert decode_frame(message).type == FrameType.ACKNOWLEDGE
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 130
-            assert b"agents 0" in await process.stderr.receive_some()
+            assert b"agents    0" in await process.stderr.receive_some()
         finally:
             process.kill()
             await process.stdout.aclose()
@@ -91,5 +91,5 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
             (["--certificate", str(tmp_path / "none.pem")], "cannot use the certificate"),
         ):
             result = CliRunner().invoke(main, ["hub", *arguments])
-            assert result.exit_code == 1
+            assert result.exit_code == 2
             assert problem in " ".join(result.output.split())

@@ -47,27 +47,28 @@ def test_the_debug_page_and_an_interrupt(key: Path) -> None:
     assert "Traceback" not in rest
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_an_interrupt_of_a_command_with_a_nursery_is_quiet(key: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals for one process")
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_told_to_end_does_so_quietly(key: Path, told: signal.Signals) -> None:
     command = [sys.executable, "-m", "a2al_trio", "serve", "--key", str(key), "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             said = ""
-            while "serves" not in said:
+            while "joined" not in said:
                 line = process.stderr.readline()
                 assert line, said
                 said += line
-            process.send_signal(signal.SIGINT)
+            process.send_signal(told)
             _, rest = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 128 + told
     assert "Traceback" not in rest
 
 
 def test_a_debug_address_that_cannot_be_is_said(key: Path) -> None:
     result = CliRunner().invoke(main, ["node", "--key", str(key), "--listen", "127.0.0.1:0", "--debug", "0.0.0.0:1"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "not loopback" in result.output

@@ -5,66 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
+import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
-from click.testing import CliRunner
 
 from a2al_trio import Identity
-from a2al_trio.cli import main
-
-
-def key(tmp_path: Path, name: str) -> str:
-    path = tmp_path / f"{name}.key"
-    CliRunner().invoke(main, ["id", "--key", str(path), "--create"])
-    return str(path)
-
-
-class Command:
-    """A command that runs until told otherwise, and what it has said."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.said = ""
-
-    def wait_for(self, pattern: str) -> str:
-        """Read until a line matches; returns the group."""
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            self.said += line
-            if found := re.search(pattern, line):
-                return found[1]
-        raise AssertionError(f"it ended without saying {pattern!r}:\n{self.said}")
-
-
-@contextlib.contextmanager
-def running(*arguments: str) -> Iterator[Command]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "a2al_trio", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    with process:
-        try:
-            yield Command(process)
-        finally:
-            process.terminate()
-
-
-HERE = ("--listen", "127.0.0.1:0", "--advertise", "127.0.0.1")
+from tests.cli.commands import HERE, Command, fails, make_key, ok, running
 
 
 def test_a_port_leads_to_an_exposed_service(tmp_path: Path) -> None:
-    forwarder = key(tmp_path, "forward")
-    allowed = CliRunner().invoke(main, ["id", "--key", forwarder]).output.strip()
+    forwarder = make_key(tmp_path, "forward")
+    allowed = ok("id", "--key", forwarder).strip()
     with socket.create_server(("127.0.0.1", 0)) as service:
 
         def greet() -> None:
@@ -75,11 +32,12 @@ def test_a_port_leads_to_an_exposed_service(tmp_path: Path) -> None:
 
         threading.Thread(target=greet, daemon=True).start()
         port = str(service.getsockname()[1])
-        with running("expose", port, "--key", key(tmp_path, "expose"), "--allow", allowed, *HERE) as exposed:
-            aid = exposed.wait_for(r"^(\w{42})$")
-            address = exposed.wait_for(r"listens (\S+)")
-            exposed.wait_for(rf"exposes (127.0.0.1:{port})")
-            with running("forward", aid, "--key", forwarder, "-b", address) as forward:
+        arguments = ("expose", port, "--key", make_key(tmp_path, "expose"), "--allow", allowed, "--json", *HERE)
+        with running(*arguments) as exposed:
+            exposed.wait_for(rf"exposes +(127.0.0.1:{port})")
+            facts = json.loads(exposed.wait_for(r"^(\{.*\})$"))
+            assert facts["endpoints"] == [f"quic://{facts['listen']}"]
+            with running("forward", facts["aid"], "--key", forwarder, "-b", facts["listen"]) as forward:
                 host, _, local_port = forward.wait_for(r"^(127\.0\.0\.1:\d+)$").partition(":")
                 for name in (b"alice", b"bob"):
                     with socket.create_connection((host, int(local_port))) as client:
@@ -87,42 +45,92 @@ def test_a_port_leads_to_an_exposed_service(tmp_path: Path) -> None:
                         assert client.recv(100) == b"hello " + name
 
 
-def test_a_file_is_sent_and_received(tmp_path: Path) -> None:
-    file, inbox = tmp_path / "letter.txt", tmp_path / "inbox"
-    file.write_bytes(os.urandom(300_000))
-    inbox.mkdir()
-    with running("receive", "--anyone", "--once", "--dir", str(inbox), "--key", key(tmp_path, "in"), *HERE) as receive:
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Inbox:
+    """A running `receive`."""
+
+    folder: Path
+    command: Command
+    aid: str
+    address: str
+    sender: str
+
+    def send(self, file: Path) -> dict[str, object]:
+        facts = json.loads(ok("send", str(file), self.aid, "--at", self.address, "--key", self.sender, "--json"))
+        assert isinstance(facts, dict)
+        return facts
+
+
+@contextlib.contextmanager
+def open_inbox(tmp_path: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterator[Inbox]:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    arguments = ("receive", "--anyone", "--dir", str(folder), "--key", make_key(tmp_path, "in"), *options, *HERE)
+    with running(*arguments, prefix=prefix) as receive:
         aid = receive.wait_for(r"^(\w{42})$")
-        address = receive.wait_for(r"listens (\S+)")
-        receive.wait_for(r"(takes files)")
-        sent = CliRunner().invoke(
-            main, ["send", str(file), aid, "--at", address, "--key", key(tmp_path, "out"), "--json"]
-        )
-        assert sent.exit_code == 0, sent.output
-        found = json.loads(sent.stdout)
-        assert (found["saved"], found["aid"]) == ("letter.txt", aid)
-        assert found["path"].startswith("direct 127.0.0.1:")
-        assert receive.process.wait(10) == 0
-    assert (inbox / "letter.txt").read_bytes() == file.read_bytes()
+        address = receive.wait_for(r"listens +(\S+)")
+        yield Inbox(folder, receive, aid, address, make_key(tmp_path, "out"))
+
+
+def make_file(tmp_path: Path, size: int) -> Path:
+    path = tmp_path / "letter.txt"
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+def test_a_file_is_sent_and_received(tmp_path: Path) -> None:
+    file = make_file(tmp_path, 300_000)
+    with open_inbox(tmp_path, "--once") as inbox:
+        sent = inbox.send(file)
+        assert (sent["saved"], sent["aid"], sent["size"]) == ("letter.txt", inbox.aid, 300_000)
+        assert str(sent["path"]).startswith("direct 127.0.0.1:")
+        assert sent["resumed_at"] == 0
+        assert inbox.command.process.wait(10) == 0
+    assert (inbox.folder / "letter.txt").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_a_file_goes_on_where_an_interrupt_broke_it_off(tmp_path: Path) -> None:
+    file = make_file(tmp_path, 64_000_000)
+    with open_inbox(tmp_path) as inbox:
+        arguments = ("send", str(file), inbox.aid, "--at", inbox.address, "--key", inbox.sender)
+        with running(*arguments) as broken:
+            broken.wait_for("(connected)")
+            while sum(path.stat().st_size for path in inbox.folder.glob("*.part")) < 1_000_000:
+                assert broken.process.poll() is None, "it was faster than this test"
+            broken.process.send_signal(signal.SIGINT)
+            assert broken.process.wait(20) == 130
+        inbox.command.wait_for(r"(not received from \w{42}: )")
+        [partial] = inbox.folder.iterdir()
+        had = partial.stat().st_size
+        assert 1_000_000 <= had < 64_000_000
+        assert inbox.send(file)["resumed_at"] == had
+    assert (inbox.folder / "letter.txt").read_bytes() == file.read_bytes()
+
+
+def test_a_file_that_is_too_big_is_refused(tmp_path: Path) -> None:
+    file = make_file(tmp_path, 1001)
+    with open_inbox(tmp_path, "--max-size", "1000") as inbox:
+        said = fails("send", str(file), inbox.aid, "--at", inbox.address, "--key", inbox.sender, code=1)
+    assert "the receiver says: 1001 bytes are too many; it takes 1000" in said
+    assert not list(inbox.folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a process's files")
+def test_a_full_disk_is_said_on_both_sides(tmp_path: Path) -> None:
+    file = make_file(tmp_path, 9_000_000)
+    # A limit on file sizes stands for the disk: it fails in the same place.
+    with open_inbox(tmp_path, prefix=("sh", "-c", 'ulimit -f 4096; exec "$@"', "sh")) as inbox:
+        said = fails("send", str(file), inbox.aid, "--at", inbox.address, "--key", inbox.sender, code=1)
+        assert "the receiver says: it cannot write the file: File too large" in said
+        assert inbox.command.wait_for(r"not received from \w{42}: (.*)") == "File too large"
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
-    some_key, aid = key(tmp_path, "some"), str(Identity.generate(os.urandom).address)
+    some_key, aid = make_key(tmp_path, "some"), str(Identity.generate(os.urandom).address)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        for arguments, message in (
-            (["expose", "nonsense", "--key", some_key], "neither a port nor HOST:PORT"),
-            (["expose", "70000", "--key", some_key], "neither a port nor HOST:PORT"),
-            (["forward", aid, "--listen", address, "--key", some_key], "choose another port"),
-            (["receive", "--key", some_key], "--allow AID for each sender, or --anyone"),
-            (["send", "/nonexistent", aid, "--key", some_key], "does not exist"),
-        ):
-            result = CliRunner().invoke(main, arguments)
-            assert result.exit_code != 0
-            assert message in re.sub(r"\s+", " ", result.output)
-            assert isinstance(result.exception, SystemExit)
-
-
-@pytest.mark.parametrize("command", ["expose", "forward", "send", "receive"])
-def test_help_is_there(command: str) -> None:
-    assert "Usage" in CliRunner().invoke(main, [command, "--help"]).output
+        assert "choose another port" in fails("forward", aid, "--listen", address, "--key", some_key)

@@ -1,0 +1,164 @@
+"""The options of every command that runs a host, and what they come to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import click
+import trio
+from click.core import ParameterSource
+
+from a2al_trio.cli.parameters import HOST_NAME, NODE
+from a2al_trio.cli.telling import tell, warn
+from a2al_trio.errors import ConfigurationError, ConnectError
+from a2al_trio.host import AgentConnection, Host, HostConfig, load_agents, open_host
+from a2al_trio.host.settings import load_config
+from a2al_trio.identity import Address, Identity
+from a2al_trio.identity.files import load_identity, load_or_create_identity, read_private_file
+from a2al_trio.net.address import SocketAddress
+
+__all__ = [
+    "NodeOptions",
+    "ask_passphrase",
+    "default_key_path",
+    "host_options",
+    "join",
+    "load_node_identity",
+    "register_agents",
+]
+
+R = TypeVar("R")
+
+FIELDS = {"bootstrap": "bootstrap", "advertise": "fallback_host", "data_dir": "data_dir", "listen": "listen"}
+"""Options, and the settings they stand for."""
+
+
+@attrs.frozen
+class NodeOptions:
+    """Who this node is, and its settings."""
+
+    identity: Identity
+    config: HostConfig
+
+    @asynccontextmanager
+    async def open_host(self) -> AsyncIterator[Host]:
+        """Run the host for the length of a block."""
+        async with open_host(self.identity, self.config) as host:
+            yield host
+
+    @asynccontextmanager
+    async def connect(self, aid: Address, at: SocketAddress | None) -> AsyncIterator[AgentConnection]:
+        """Run the host, connected to an agent, for the length of a block."""
+        async with self.open_host() as host:
+            if at is None:
+                await join(host, self.config)
+            async with host.connect(aid, at=at) as connection:
+                tell("connected", f"to {connection.remote}, {connection.path}")
+                yield connection
+
+
+def default_key_path() -> Path:
+    """Where the key of this user's node is kept unless said otherwise."""
+    return Path(click.get_app_dir("a2al-trio")) / "node.key"
+
+
+def host_options(*, udp_listen: bool = True) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Add the options of a command that runs a host; it gets them as one argument, `node`.
+
+    Without `udp_listen` the command has another use for `--listen`.
+    """
+    options = [
+        click.option("--key", type=click.Path(path_type=Path), default=default_key_path, help="This node's key file."),
+        click.option("--bootstrap", "-b", multiple=True, type=NODE, metavar="HOST:PORT", help="Node to join through."),
+        click.option("--advertise", type=HOST_NAME, metavar="HOST", help="Also publish this host name or IP."),
+        click.option(
+            "--data-dir",
+            type=click.Path(path_type=Path, file_okay=False, writable=True),
+            help="Where known peers and records survive a restart.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            envvar="A2AL_TRIO_CONFIG",
+            help="Settings file (TOML); options win over it.",
+        ),
+    ]
+    names = list(FIELDS)
+    if not udp_listen:
+        names.remove("listen")
+    else:
+        options.insert(1, click.option("--listen", metavar="[IP]:PORT", help="UDP address; default: any free port."))
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @functools.wraps(command)
+        def with_node(*, key: Path, config: Path | None, **others: object) -> R:
+            said = {FIELDS[name]: value for name in names if (value := others.pop(name))}
+            settings = attrs.evolve(load_config(config, os.environ), **said)  # type: ignore[arg-type]  # click read them
+            source = click.get_current_context().get_parameter_source("key")
+            identity = load_node_identity(key, make=source is ParameterSource.DEFAULT)
+            return command(node=NodeOptions(identity, settings), **others)
+
+        with_options: Callable[..., R] = with_node
+        for option in reversed(options):
+            with_options = option(with_options)
+        return with_options
+
+    return decorate
+
+
+async def join(host: Host, config: HostConfig) -> None:
+    """Wait until the network is joined; raises an error that says what is missing."""
+    if await host.dht.bootstrapped():
+        return
+    if not config.bootstrap:
+        raise ConfigurationError("no network to look in: name a node of it with --bootstrap HOST:PORT")
+    raise ConnectError(
+        f"no answer from {', '.join(config.bootstrap)}: see whether the node runs there and whether UDP gets through, "
+        f"with: a2al-trio doctor -b {config.bootstrap[0]}"
+    )
+
+
+async def register_agents(host: Host, path: Path | None) -> None:
+    """Register the agents of a file, and say which of its entries cannot be used."""
+    if path is None:
+        return
+    try:
+        loaded = await trio.to_thread.run_sync(functools.partial(load_agents, path, now=time.time()))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no agents file {path}; make one with: a2al-trio delegate --agents {path}"
+        ) from None
+    for identity in loaded.identities:
+        host.register_agent(identity)
+        tell("agent", str(identity.address))
+    for reason in loaded.skipped:
+        warn(f"skipped: {reason}")
+
+
+def load_node_identity(key: Path, *, make: bool = False) -> Identity:
+    """The identity in a key file; asks for the passphrase of an encrypted one. With `make`, makes a missing one."""
+    try:
+        encrypted = read_private_file(key).startswith(b"a2al-k1")
+        return load_identity(key, passphrase=ask_passphrase() if encrypted else None)
+    except FileNotFoundError:
+        if not make:
+            raise ConfigurationError(
+                f"there is no key file {key}; make one with: a2al-trio id --key {key} --create"
+            ) from None
+    tell("new key", str(key))
+    return load_or_create_identity(key)
+
+
+def ask_passphrase(*, confirm: bool = False) -> bytes:
+    """The passphrase from `A2AL_TRIO_PASSPHRASE`, or asked for on the terminal."""
+    given = os.environ.get("A2AL_TRIO_PASSPHRASE")
+    if given is None:
+        given = click.prompt("Passphrase", hide_input=True, err=True, confirmation_prompt=confirm)
+    return str(given).encode()

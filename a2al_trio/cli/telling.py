@@ -1,0 +1,31 @@
+"""How commands speak: data on standard output, everything for the person on standard error."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["console", "json_option", "print_json", "tell", "warn"]
+
+console = Console(stderr=True, highlight=False)
+"""Where commands say things to the person."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print data as JSON, one object per line.")
+
+
+def tell(label: str, text: str) -> None:
+    """Say one thing to the person, under a label; text from elsewhere is never taken for markup."""
+    console.print(Text(f"{label:<9} {text}"), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Say what the person should look after."""
+    console.print(Text(text, style="yellow"), soft_wrap=True)
+
+
+def print_json(**facts: object) -> None:
+    """Print one line of data, at once also into a pipe."""
+    click.echo(json.dumps(facts, ensure_ascii=False))
