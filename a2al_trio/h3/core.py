@@ -20,6 +20,7 @@ from a2al_trio.h3.frames import (
     encode_frame,
     encode_settings,
 )
+from a2al_trio.h3.memo import HeadMemo
 from a2al_trio.h3.message import MessageReceiver
 from a2al_trio.h3.qpack import Qpack
 from a2al_trio.quic.varint import MAX_VARINT, VarintError, decode_varint, encode_varint
@@ -61,6 +62,7 @@ class H3Core:
         self._is_client = is_client
         self._acknowledgements = max(1, min(ACKNOWLEDGEMENTS, self._config.blocked_streams // 2))
         self._qpack = Qpack(self._config)
+        self._memo = HeadMemo(is_client=is_client, limit=self._config.field_section_size)
         self._control_output = bytearray(
             encode_settings(
                 {
@@ -89,7 +91,11 @@ class H3Core:
 
     def head_fields(self, head: RequestHead | ResponseHead) -> list[Field]:
         """Return the field section for a head, to be given to `send_fields`; raises LocalProtocolError."""
-        return self._checked(head.fields())
+        fields = self._memo.written(head)
+        if fields is None:
+            fields = self._checked(head.fields())
+            self._memo.remember(head, fields)
+        return fields
 
     def trailer_fields(self, trailers: Iterable[Field]) -> list[Field]:
         """Return the field section for trailers, to be given to `send_fields`; raises LocalProtocolError."""
@@ -152,7 +158,7 @@ class H3Core:
         """
         message = self._messages.get(stream_id)
         if message is None:
-            message = MessageReceiver(stream_id, self._qpack, self._config, is_client=self._is_client)
+            message = MessageReceiver(stream_id, self._qpack, self._memo, self._config, is_client=self._is_client)
             self._messages[stream_id] = message
         no_content = stream_id in self._heads_asked
         resumed = []
@@ -259,6 +265,7 @@ class H3Core:
             raise H3Error(ErrorCode.FRAME_UNEXPECTED, "SETTINGS come twice")
         self.settings = settings
         self._peer_field_section_size = settings.get(Setting.MAX_FIELD_SECTION_SIZE, MAX_VARINT)
+        self._memo.forget_written()  # which was not held against this limit
         self._qpack.apply_settings(
             table_capacity=settings.get(Setting.QPACK_MAX_TABLE_CAPACITY, 0),
             blocked_streams=settings.get(Setting.QPACK_BLOCKED_STREAMS, 0),

@@ -7,8 +7,7 @@ down, what the peer does not read makes `send_data` wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientExchange", "ServerExchange"]
 
+ENDS = (H3Error, StreamReset, ConnectionLost, trio.ClosedResourceError)
+"""What ends an exchange that one of us did not end."""
 Buffer = bytes | bytearray | memoryview
 
 JOINED_SIZE = 4096
@@ -150,12 +151,16 @@ class _Exchange:
     async def _send(self, data: Buffer, *, end: bool) -> None:
         if self._sent_all:
             raise LocalProtocolError("this message was completed or given up already")
-        with self._translated():
+        try:
             if len(data):
-                await self._stream.send_all(data)
-            if end:
+                self._sent_all = end
+                await self._stream.send_all(data, end=end)
+            elif end:
                 self._sent_all = True
                 await self._stream.send_eof()
+        except ENDS as error:
+            self._settle(error)
+            raise
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
@@ -207,38 +212,37 @@ class _Exchange:
         if self._over:
             raise trio.ClosedResourceError("this exchange was given up here")
         core, stream_id = self._session.core, self.stream_id
-        with self._translated():
+        try:
             while not self._events:
                 if core.is_blocked(stream_id):
                     await self._session.wait_unblocked(stream_id)
                     data, end = b"", False
                 else:
                     data = await self._stream.receive_some()
-                    end = not data
+                    end = self._stream.at_end
                 if self._over:
                     raise trio.ClosedResourceError("this exchange was given up here")
                 self._events.extend(core.receive_request(stream_id, data, end=end))
                 self._session.flush()
-        return self._events.popleft()
+        except ENDS as error:
+            self._settle(error)
+            raise
+        event = self._events.popleft()
+        if self._events and isinstance(self._events[0], MessageEnd):
+            self._received_all = True
+        return event
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _settle(self, error: Exception) -> None:
         """Do to the peer what an error asks for, and tell the caller the reason rather than the consequence."""
-        try:
-            yield
-        except H3Error as error:
+        if isinstance(error, H3Error):
             if error.stream_id is None:
                 self._session.fail(error)
             else:
                 self.reset(error.code)
-            raise
-        except StreamReset:
+        elif isinstance(error, StreamReset):
             self._stop_receiving(self._abandon_code)
-            raise
-        except (trio.ClosedResourceError, ConnectionLost):
-            if self._session.failure is not None:
-                raise self._session.failure from None
-            raise
+        elif isinstance(error, (trio.ClosedResourceError, ConnectionLost)) and self._session.failure is not None:
+            raise self._session.failure from None
 
 
 class ClientExchange(_Exchange):

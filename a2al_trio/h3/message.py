@@ -7,8 +7,9 @@ import enum
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import Head, MessageData, MessageEnd, RequestEvent, Trailers
-from a2al_trio.h3.fields import Field, Malformed, RequestHead, ResponseHead, check_fields, content_length
+from a2al_trio.h3.fields import Field, Malformed, ResponseHead, check_fields
 from a2al_trio.h3.frames import HTTP2_FRAMES, FrameParser, FrameType
+from a2al_trio.h3.memo import HeadMemo, TooLarge
 from a2al_trio.h3.qpack import Qpack
 
 __all__ = ["MessageReceiver"]
@@ -46,15 +47,17 @@ class MessageReceiver:
         "_ended",
         "_expected",
         "_is_client",
+        "_memo",
         "_parser",
         "_qpack",
         "_stage",
         "_stream_id",
     )
 
-    def __init__(self, stream_id: int, qpack: Qpack, config: H3Config, *, is_client: bool) -> None:
+    def __init__(self, stream_id: int, qpack: Qpack, memo: HeadMemo, config: H3Config, *, is_client: bool) -> None:
         self._stream_id = stream_id
         self._qpack = qpack
+        self._memo = memo
         self._config = config
         self._is_client = is_client
         self._parser = FrameParser(
@@ -113,21 +116,21 @@ class MessageReceiver:
     def _fields(self, fields: list[Field], *, no_content: bool) -> RequestEvent:
         try:
             if self._stage is Stage.CONTENT:
+                self._memo.check_size(fields)
                 check_fields(fields)
                 self._stage = Stage.END
                 return Trailers(tuple(fields))
-            head: RequestHead | ResponseHead
-            if self._is_client:
-                head = ResponseHead.from_fields(fields)
+            head, length = self._memo.read(fields)
+            if isinstance(head, ResponseHead):
                 if head.status < 200:
                     return Head(head)
                 no_content = no_content or head.status in (204, 304)
-            else:
-                head = RequestHead.from_fields(fields)
             self._stage = Stage.CONTENT
-            self._expected = 0 if no_content else content_length(head.headers)
+            self._expected = 0 if no_content else length
         except Malformed as error:
             raise H3Error(ErrorCode.MESSAGE_ERROR, str(error), self._stream_id) from error
+        except TooLarge as error:
+            raise H3Error(ErrorCode.EXCESSIVE_LOAD, str(error), self._stream_id) from error
         return Head(head)
 
     def _finish(self, events: list[RequestEvent]) -> None:

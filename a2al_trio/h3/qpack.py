@@ -13,7 +13,7 @@ from pylsqpack import (
 
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.errors import ErrorCode, H3Error
-from a2al_trio.h3.fields import Field, section_size
+from a2al_trio.h3.fields import Field
 
 __all__ = ["Qpack", "count_field_lines"]
 
@@ -98,7 +98,8 @@ class Qpack:
 
     def decode(self, stream_id: int, block: bytes) -> list[Field] | None:
         """Decode a section; None if it waits for the encoder stream, then `resume` once told. Raises H3Error."""
-        if count_field_lines(block) > self._config.field_lines:
+        # A line is a byte at least, so that a short block need not be looked at.
+        if len(block) - 2 > self._config.field_lines and count_field_lines(block) > self._config.field_lines:
             raise H3Error(ErrorCode.EXCESSIVE_LOAD, "a field section has too many lines", stream_id)
         try:
             instructions, fields = self._decoder.feed_header(stream_id, block)
@@ -106,7 +107,8 @@ class Qpack:
             return None
         except DecompressionFailed as error:
             raise H3Error(ErrorCode.QPACK_DECOMPRESSION_FAILED, "a field section does not decode") from error
-        return self._decoded(stream_id, instructions, fields)
+        self.decoder_output += instructions
+        return fields
 
     def resume(self, stream_id: int) -> list[Field]:
         """Decode the section that waited; raises H3Error."""
@@ -114,12 +116,7 @@ class Qpack:
             instructions, fields = self._decoder.resume_header(stream_id)
         except (DecompressionFailed, StreamBlocked) as error:
             raise H3Error(ErrorCode.QPACK_DECOMPRESSION_FAILED, "a field section does not decode") from error
-        return self._decoded(stream_id, instructions, fields)
-
-    def _decoded(self, stream_id: int, instructions: bytes, fields: list[Field]) -> list[Field]:
         self.decoder_output += instructions
-        if section_size(fields) > self._config.field_section_size:
-            raise H3Error(ErrorCode.EXCESSIVE_LOAD, "a field section is too large", stream_id)
         return fields
 
     def cancel(self, stream_id: int) -> None:

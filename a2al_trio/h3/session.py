@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Self
@@ -15,11 +16,13 @@ from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import Unblocked, Unwanted
 from a2al_trio.h3.exchange import ClientExchange, ServerExchange
 from a2al_trio.h3.fields import RequestHead
-from a2al_trio.quic import QuicConnection, QuicReceiveStream, QuicSendStream
+from a2al_trio.quic import QuicConnection, QuicReceiveStream, QuicSendStream, QuicStream
 from a2al_trio.quic.varint import encode_varint
 from a2al_trio.scopes import open_service_nursery
 
 __all__ = ["H3Client", "H3Server", "H3Session", "open_h3_client", "open_h3_server"]
+
+logger = logging.getLogger(__name__)
 
 
 class H3Session:
@@ -175,12 +178,42 @@ class H3Server:
                 if session.failure is not None:
                     raise session.failure from None
                 raise
-            exchange = ServerExchange(session, stream)
-            self._next_stream_id = stream.stream_id + 4
+            exchange = self._exchange(stream)
             if session.core.goaway is None:
                 return exchange
             exchange.reset(ErrorCode.REQUEST_REJECTED)
             await exchange.aclose()
+
+    async def serve(self, handler: Callable[[ServerExchange], Awaitable[object]]) -> None:
+        """Run `handler` for every request, side by side, until the client closes the connection without an error.
+
+        The tasks are used again, so a handler finds the context variables as the one before it left them. A request
+        that ends by the client's doing ends its handler quietly; any other error propagates. Raises as `accept` does.
+        """
+        session = self._session
+
+        async def handle(stream: QuicStream) -> None:
+            exchange = self._exchange(stream)
+            try:
+                async with exchange:
+                    if session.core.goaway is None:
+                        await handler(exchange)
+                    else:
+                        exchange.reset(ErrorCode.REQUEST_REJECTED)
+            except H3Error as error:
+                logger.debug("a request of %s ended: %s", session.connection.peer_address, error)
+
+        try:
+            await session.connection.serve(handle)
+        except (trio.ClosedResourceError, ConnectionLost) as error:
+            if session.failure is not None:
+                raise session.failure from None
+            if not (isinstance(error, ConnectionLost) and _is_goodbye(error)):
+                raise
+
+    def _exchange(self, stream: QuicStream) -> ServerExchange:
+        self._next_stream_id = max(self._next_stream_id, stream.stream_id + 4)
+        return ServerExchange(self._session, stream)
 
     def go_away(self) -> None:
         """Take no further requests: the client is told, and later ones are rejected (RFC 9114 §5.2)."""
@@ -195,9 +228,13 @@ class H3Server:
         try:
             return await self.accept()
         except ConnectionLost as lost:
-            if lost.by is CloseCause.PEER_APP and lost.code in (0, ErrorCode.NO_ERROR):
+            if _is_goodbye(lost):
                 raise StopAsyncIteration from None
             raise
+
+
+def _is_goodbye(lost: ConnectionLost) -> bool:
+    return lost.by is CloseCause.PEER_APP and lost.code in (0, ErrorCode.NO_ERROR)
 
 
 @asynccontextmanager

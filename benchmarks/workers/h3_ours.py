@@ -21,21 +21,17 @@ ANSWER_FIELDS = ((b"content-type", b"application/octet-stream"), (b"server", b"b
 
 async def answer(exchange: ServerExchange) -> None:
     """Send as much as is asked for."""
-    async with exchange:
-        wanted = int((await exchange.receive_head()).path[1:])
-        length = (b"content-length", b"%d" % wanted)
-        await exchange.send_response(ResponseHead(200, (*ANSWER_FIELDS, length)))
-        while wanted > len(CHUNK):
-            await exchange.send_data(CHUNK)
-            wanted -= len(CHUNK)
-        await exchange.send_data(CHUNK[:wanted], end=True)
+    wanted = int((await exchange.receive_head()).path[1:])
+    head = ResponseHead(200, (*ANSWER_FIELDS, (b"content-length", b"%d" % wanted)))
+    await exchange.send_response(head, CHUNK[:wanted], end=wanted <= len(CHUNK))
+    while (wanted := wanted - len(CHUNK)) > 0:
+        await exchange.send_data(CHUNK[:wanted], end=wanted <= len(CHUNK))
 
 
 async def serve(job: Job) -> None:
     async def serve_connection(connection: QuicConnection) -> None:
-        async with open_h3_server(connection) as server, trio.open_nursery() as nursery:
-            async for exchange in server:
-                nursery.start_soon(answer, exchange)
+        async with open_h3_server(connection) as server:
+            await server.serve(answer)
 
     async with (
         open_udp(LOOPBACK) as socket,
