@@ -7,7 +7,6 @@ stream delays nobody (spec 04 §17 D4).
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -15,11 +14,13 @@ import attrs
 import trio
 
 from a2al_trio.errors import ConnectionLost, DecodeError
+from a2al_trio.host.access import AccessRule
 from a2al_trio.host.agents import AgentTable
+from a2al_trio.host.callers import Callers, Visit
 from a2al_trio.host.config import HTTP3
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.control import answer_hint, read_route
-from a2al_trio.host.service_streams import AccessRule, admit_service_stream, refuse_stream
+from a2al_trio.host.service_streams import admit_service_stream, refuse_stream
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.host.web import WebConnection
 from a2al_trio.identity import Address, InvalidAddress, InvalidCertificate
@@ -91,7 +92,7 @@ class Admission:
     tls: AgentTls
     shelf: RecordShelf
     max_connections: int
-    max_per_caller: int
+    callers: Callers
     made: Callable[[AgentConnection], None]
     """Told of every connection that was admitted."""
     access: AccessRule | None = None
@@ -99,7 +100,6 @@ class Admission:
     punching: dict[Address, TakeNode] = attrs.field(factory=dict)
     """Who is punching towards our node, whose connection may then come to our own endpoint."""
     _active: int = 0
-    _callers: Counter[Address | str] = attrs.field(factory=Counter)
     _ready: tuple[trio.MemorySendChannel[AgentConnection], trio.MemoryReceiveChannel[AgentConnection]] = attrs.field(
         factory=lambda: trio.open_memory_channel[AgentConnection](ACCEPT_QUEUE)
     )
@@ -160,19 +160,17 @@ class Admission:
                 return
             call = attrs.evolve(call, control=control)
         caller = remote or quic.peer_address.host
-        if self._callers[caller] >= self.max_per_caller:
+        visit = self.callers.enter(caller)
+        if visit is None:
             quic.close(FAILED, "too many connections of one caller")
             return
-        self._callers[caller] += 1
         try:
             if remote is None or quic.alpn == HTTP3:
-                await self._serve_web(quic, call, remote)
+                await self._serve_web(quic, call, remote, visit)
             else:
-                await self._serve(quic, call, remote)
+                await self._serve(quic, call, remote, visit)
         finally:
-            self._callers[caller] -= 1
-            if not self._callers[caller]:
-                del self._callers[caller]
+            self.callers.leave(caller, visit)
 
     def _node_door(self, quic: QuicConnection, call: AdmittedCall, remote: Address | None) -> TakeNode | None:
         """Who takes the connection if a node has dialled ours, whose AID is that of the default agent."""
@@ -187,8 +185,9 @@ class Admission:
             return None
         return self.tls.address_of(quic.peer_certificates)
 
-    async def _serve_web(self, quic: QuicConnection, call: AdmittedCall, remote: Address | None) -> None:
+    async def _serve_web(self, quic: QuicConnection, call: AdmittedCall, remote: Address | None, visit: Visit) -> None:
         """A caller over HTTP/3: the server name has said whom it wants."""
+        quic.meter = visit
         local = self.tls.web.agent_named(quic.server_name)
         path = call.path() if call.path is not None else f"direct {quic.peer_address}"
         if not self.tls.web.hand_over(WebConnection(quic, local, remote, path)):
@@ -201,7 +200,7 @@ class Admission:
             self.made(connection)
         await quic.wait_closed()
 
-    async def _serve(self, quic: QuicConnection, call: AdmittedCall, remote: Address) -> None:
+    async def _serve(self, quic: QuicConnection, call: AdmittedCall, remote: Address, visit: Visit) -> None:
         """Find out whom a proven caller wants, and serve it until it leaves."""
         control = call.control
         route: RouteFrame | None = None
@@ -221,6 +220,7 @@ class Admission:
             quic.close(FAILED, "too many connections")
             return
         self.made(connection)
+        quic.meter = visit
         async with trio.open_nursery() as nursery, streams:
             if route is not None and not route.legacy:
                 nursery.start_soon(self._answer, quic, control, local)
@@ -263,15 +263,17 @@ class Admission:
         kind = await _kind_of(stream)
         if kind is StreamKind.MAIL:
             await self._take_mail(stream, connection.local)
-        elif kind is StreamKind.SERVICE:
-            if await admit_service_stream(stream, allowed):
-                await hand_over(stream)
-        elif kind is not StreamKind.RAW:
-            refuse_stream(stream, 0)
-        elif allowed(()):
+            return
+        if kind is StreamKind.SERVICE:
+            is_admitted = await admit_service_stream(stream, allowed)
+        else:
+            is_admitted = kind is StreamKind.RAW and allowed(())
+            if not is_admitted:
+                refuse_stream(stream, StreamErrorCode.ACCESS_DENIED if kind is StreamKind.RAW else 0)
+        if is_admitted:
             await hand_over(stream)
         else:
-            refuse_stream(stream, StreamErrorCode.ACCESS_DENIED)
+            await stream.aclose()
 
     async def _take_mail(self, stream: QuicStream, local: Address) -> None:
         """Mail delivered directly: `a2mb`, answered by one byte 01, or by nothing if it is bad (spec 08 §4)."""

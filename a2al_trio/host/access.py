@@ -1,15 +1,25 @@
-"""Who may call: lists of AIDs as an access rule (`Host.access`)."""
+"""Who may call which agent: rules for `Host.access`, which hold for all that a host serves.
+
+How much a caller may take is bounded beside this, see `callers`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import attrs
 
 from a2al_trio.errors import ConfigurationError
 from a2al_trio.identity import Address
 
-__all__ = ["AccessList"]
+__all__ = ["AccessByAgent", "AccessList", "AccessRule"]
+
+AccessRule: TypeAlias = Callable[[Address, Address | None, Sequence[str]], bool]
+"""Whether (local agent, remote agent, tokens) may open a stream; a plain function that does not wait.
+
+The remote agent is None for an anonymous caller, as there are over HTTP/3 where an agent's `WebAgent` allows it.
+"""
 
 
 def _some_or_all(allowed: Iterable[Address] | None) -> frozenset[Address] | None:
@@ -54,3 +64,18 @@ class AccessList:
         if remote in self.deny:
             return False
         return self.allow is None or remote in self.allow or not self.tokens.isdisjoint(tokens)
+
+
+@attrs.frozen
+class AccessByAgent:
+    """A rule for each agent of a host: `host.access = AccessByAgent({agent: AccessList(allow=[...])})`."""
+
+    rules: Mapping[Address, AccessRule]
+    """Who may call which of our agents."""
+
+    otherwise: AccessRule = attrs.field(factory=AccessList)
+    """Who may call the others; without it, whoever proves an AID."""
+
+    def __call__(self, local: Address, remote: Address | None, tokens: Sequence[str]) -> bool:
+        """Whether `remote` may open a stream to `local`."""
+        return self.rules.get(local, self.otherwise)(local, remote, tokens)

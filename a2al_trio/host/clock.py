@@ -23,13 +23,14 @@ class SteadyClock:
     """
 
     def __init__(self, wall: Callable[[], float]) -> None:
-        self._wall = wall
+        self.wall = wall
+        """The machine's clock."""
         self._anchor = wall() - trio.current_time()
         self._doubted = False
 
     def __call__(self) -> float:
         """The time now."""
-        wall, elapsed = self._wall(), trio.current_time()
+        wall, elapsed = self.wall(), trio.current_time()
         if wall >= self._anchor + elapsed - SLEW:
             self._anchor, self._doubted = wall - elapsed, False
             return wall
@@ -43,5 +44,5 @@ class SteadyClock:
         self()
         if not self._doubted:
             return False
-        self._anchor, self._doubted = self._wall() - trio.current_time(), False
+        self._anchor, self._doubted = self.wall() - trio.current_time(), False
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 
 import attrs
@@ -24,6 +26,8 @@ ICE_STAGGER = 2.0
 """Seconds of head start that direct dials have over ICE (spec 04 §10.4)."""
 
 KIB = 1024
+LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""One part of a host name."""
 
 
 def agent_quic_config() -> QuicConfig:
@@ -57,6 +61,20 @@ def parse_endpoint(text: str, *, setting: str) -> SocketAddress | None:
     except ValueError as error:
         raise ConfigurationError(
             f"{setting}: {error}; write IP:port such as 0.0.0.0:4121 or [::]:4121, or :4121 for all addresses"
+        ) from None
+
+
+def _check_host(host: str, *, setting: str) -> None:
+    """Raise ConfigurationError unless `host` is an IP address, a host name (RFC 1123 §2.1) or empty."""
+    labels = host.removesuffix(".").split(".")
+    # A name whose last label is a number would be an IPv4 address gone wrong.
+    if not host or (all(map(LABEL.fullmatch, labels)) and not labels[-1].isdecimal() and len(host) <= 254):
+        return
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ConfigurationError(
+            f"{setting}: {host!r} is no host; write an IP address or a name, without scheme and port"
         ) from None
 
 
@@ -118,6 +136,15 @@ class HostConfig:
     max_connections_per_caller: int = 32
     """Incoming connections of one AID at a time; more are closed with code 1."""
 
+    max_streams_per_caller: int = 1000
+    """Streams of one AID at a time, on all its connections together; more wait. 0 sets no bound."""
+
+    max_rate_per_caller: int = 0
+    """Bytes a second that may pass on the streams of one AID, both directions together; 0 sets no bound.
+
+    A caller that was quiet for a second may have twice as much in the next one. What exceeds that waits.
+    """
+
     keylog: Path | None = None
     """A file to append TLS secrets to (`SSLKEYLOGFILE`), with which Wireshark reads our connections."""
 
@@ -130,6 +157,7 @@ class HostConfig:
     def __attrs_post_init__(self) -> None:
         parse_endpoint(self.listen, setting="listen")
         parse_endpoint(self.quic_listen, setting="quic_listen")
+        _check_host(self.fallback_host.strip(), setting="fallback_host")
         if not 1 <= self.endpoint_ttl <= 7 * 86400:
             raise ConfigurationError("endpoint_ttl must be 1 to 604800 seconds; 3600 is usual")
         if self.clock_tolerance < 0:
@@ -141,7 +169,12 @@ class HostConfig:
             raise ConfigurationError("max_connections must be at least 1")
         if self.max_connections_per_caller < 1:
             raise ConfigurationError("max_connections_per_caller must be at least 1")
+        for name in ("max_streams_per_caller", "max_rate_per_caller"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"{name} must not be negative; 0 sets no bound")
         for seed in self.bootstrap:
             host, colon, port = seed.rpartition(":")
             if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-                raise ConfigurationError(f"bootstrap: {seed!r} is not host:port")
+                raise ConfigurationError(
+                    f"bootstrap: {seed!r} is not host:port; write a name or an IP, such as 192.0.2.1:4121"
+                )

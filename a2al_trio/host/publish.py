@@ -109,13 +109,16 @@ class Publisher:
         return max(int(self.unix_time()), self._sequences.get(agent, 0) + 1)
 
     async def publish_all(self) -> tuple[Publication, ...]:
-        """Publish every agent's endpoints, the default one's first, and keep them fresh from now on."""
-        payload = self.build_payload()
+        """Publish every agent's endpoints, the default one's first, and keep them fresh from now on.
+
+        Raises NoRoute if there are none yet; they are then published as soon as there are.
+        """
         agents = sorted(self.agents.addresses, key=lambda agent: agent != self.agents.default.address)
+        self._kept.update(agents)
+        payload = self.build_payload()
         publications = []
         for agent in agents:
             publications.append(await self.publish(agent, payload=payload))
-            self._kept.add(agent)
         self._published = payload
         self._set_due()
         self.reconsider()

@@ -9,12 +9,33 @@ from a2al_trio.errors import ConfigurationError, RecordInvalid
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.identity import Address
-from a2al_trio.wire import ProfilePayload, RecordType, SignedRecord, WireDecodeError, sign_record
+from a2al_trio.wire import EndpointPayload, ProfilePayload, RecordType, SignedRecord, WireDecodeError, sign_record
 
-__all__ = ["RECORD_TTL", "ProfileRecord", "Records"]
+__all__ = ["RECORD_TTL", "EndpointRecord", "ProfileRecord", "Records"]
 
 RECORD_TTL = 3600
 """Seconds a record is valid unless said otherwise."""
+
+
+@attrs.frozen
+class EndpointRecord:
+    """A resolved agent: the signed record and what it says."""
+
+    record: SignedRecord
+    payload: EndpointPayload
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs at which the agent says it can be reached."""
+        return tuple(self.payload.endpoints or ())
+
+    def check(self, peer: Address, *, now: float) -> None:
+        """Raise RecordInvalid unless this is a record of `peer` and not expired at `now` (Unix seconds)."""
+        if self.record.address != peer:
+            raise RecordInvalid(f"the record given is of {self.record.address}, not of {peer}")
+        if now > self.record.expires_at:
+            ago = now - self.record.expires_at
+            raise RecordInvalid(f"the endpoint record of {peer} expired {ago:.0f} s ago; resolve the AID again")
 
 
 @attrs.frozen

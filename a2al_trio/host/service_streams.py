@@ -7,13 +7,11 @@ peer is there before the first byte; that is what protocols need in which the se
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import attrs
 import trio
 
 from a2al_trio.errors import ConnectionLost, DecodeError, Refused, StreamReset, StreamStopped
-from a2al_trio.identity import Address
 from a2al_trio.quic import QuicStream
 from a2al_trio.wire import (
     STREAM_MAGIC_SIZE,
@@ -27,19 +25,13 @@ from a2al_trio.wire import (
     encode_service_start,
 )
 
-__all__ = ["AccessRule", "Offers", "admit_service_stream", "refuse_stream", "start_service_stream"]
+__all__ = ["Offers", "admit_service_stream", "refuse_stream", "start_service_stream"]
 
 HEAD = 3
 MAX_TOKENS = 8
 """Tokens looked at on one stream."""
 ANSWER_LIMIT = 10.0
 """Seconds the peer has for its part of the admission."""
-
-AccessRule: TypeAlias = Callable[[Address, Address | None, Sequence[str]], bool]
-"""Whether (local agent, remote agent, tokens) may open a stream; a plain function that does not wait.
-
-The remote agent is None for an anonymous caller, as there are over HTTP/3 where an agent's `WebAgent` allows it.
-"""
 
 REASONS = {
     StreamErrorCode.ACCESS_DENIED: "access denied",

@@ -198,5 +198,7 @@ SETTINGS: dict[str, Setting] = {
     "keylog": ("keylog", _path),
     "qlog_dir": ("qlog_dir", _path),
     "max_connections_per_caller": ("max_connections_per_caller", _number),
+    "max_streams_per_caller": ("max_streams_per_caller", _number),
+    "max_rate_per_caller": ("max_rate_per_caller", _number),
 }
 ELSEWHERE = frozenset({"api_addr", "api_token", "log_level", "signal_listen_addr", "beacon_mode", "ice_publish_turns"})

@@ -9,8 +9,7 @@ import pytest
 import trio
 
 from a2al_trio.errors import ConfigurationError, StreamReset
-from a2al_trio.host import AgentConnection, Host, HostConfig
-from a2al_trio.host.access import AccessList
+from a2al_trio.host import AccessByAgent, AccessList, AgentConnection, Host, HostConfig
 from a2al_trio.testing import open_simnet
 from tests.host.world import identity, open_sim_host
 
@@ -74,3 +73,30 @@ async def test_a_list_says_who_may_open_streams(autojump_clock: trio.testing.Moc
 def test_the_limit_must_let_somebody_in() -> None:
     with pytest.raises(ConfigurationError, match="at least 1"):
         HostConfig(max_connections_per_caller=0)
+
+
+async def test_each_agent_has_a_rule_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
+    private = identity(20)
+    async with alice_and_caller() as (alice, caller):
+        alice.register_agent(private)
+        alice.access = AccessByAgent({private.address: AccessList(allow=[CAROL.address])})
+        for local, callee, is_let_in in (
+            (BOB, ALICE, True),
+            (CAROL, ALICE, True),
+            (BOB, private, False),
+            (CAROL, private, True),
+        ):
+            async with caller.connect(callee.address, at=alice.quic_address, local=local.address) as connection:
+                if is_let_in:
+                    assert await ask(connection) == b"come in"
+                else:
+                    with pytest.raises(StreamReset):
+                        await ask(connection)
+
+
+def test_strangers_to_whom_no_rule_applies_are_kept_out_or_in() -> None:
+    rule = AccessByAgent({}, otherwise=AccessList(allow=()))
+    assert not rule(ALICE.address, BOB.address, ())
+    assert AccessByAgent({})(ALICE.address, BOB.address, ())
+    assert not AccessByAgent({})(ALICE.address, None, ())
+    assert AccessByAgent({ALICE.address: AccessList(anonymous=True)})(ALICE.address, None, ())

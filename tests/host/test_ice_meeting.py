@@ -13,7 +13,7 @@ import trio.testing
 
 from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
 from a2al_trio.host import AgentConnection, Host, HostConfig
-from a2al_trio.host.host import _round_trips
+from a2al_trio.host.assembly import _round_trips
 from a2al_trio.host.meet import PATH_REST
 from a2al_trio.host.reach import head_start
 from a2al_trio.ice import StaticCredentials, TurnServer
@@ -195,7 +195,7 @@ async def test_further_agents_are_called_over_the_path_there_is(autojump_clock: 
         alice.register_agent(carol)
         await nursery.start(alice.serve, echo)
         await alice.publish()
-        meetings = bob._reach.meetings
+        meetings = bob._parts.outgoing.reach.meetings
         local = BOB.address
 
         async def dial(meeting: Meeting, peer: Address) -> AgentConnection:
@@ -357,7 +357,7 @@ async def test_a_connection_outlives_a_move_to_another_network(autojump_clock: C
         async with bob.connect(ALICE.address) as connection:
             assert await ask(connection, b"before") == b"before"
             world.net.hosts["bob"].move()
-            bob._reach.meetings.place.network_changed()
+            bob._parts.outgoing.reach.meetings.place.network_changed()
             began = trio.current_time()
             assert await ask(connection, b"after") == b"after"
             print(f"moved within {trio.current_time() - began:.3f} s")
@@ -373,7 +373,7 @@ async def test_a_caller_who_is_not_whom_the_hub_announced_is_sent_away(autojump_
         world.host(BOB, Nat.port_restricted(), name="bob") as bob,
     ):
         await alice.publish()
-        meetings = bob._reach.meetings
+        meetings = bob._parts.outgoing.reach.meetings
         carol = identity(4).address
         tls = meetings.tls.dialling(ALICE.address, BOB.address)
         async with open_outgoing(meetings.place, [HUB], local=carol, remote=ALICE.address, tls=tls) as meeting:

@@ -10,10 +10,12 @@ import pytest
 import trio
 
 from a2al_trio.dht import StaleRecord
+from a2al_trio.errors import NoRoute
 from a2al_trio.host import Host, HostConfig, open_host_over
 from a2al_trio.host.clock import SteadyClock
+from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import open_mux_over
-from a2al_trio.testing import SimHost, open_simnet
+from a2al_trio.testing import Nat, SimHost, open_simnet
 from a2al_trio.wire import EndpointPayload
 from tests.host.test_ice_meeting import HUB, open_world
 from tests.host.world import EPOCH, SimNetwork, identity, open_sim_host, unix_time
@@ -151,3 +153,19 @@ async def test_hubs_to_try_and_hubs_that_answer(autojump_clock: trio.testing.Moc
         assert alice.active_signal_urls == (HUB,)
         assert alice.build_endpoint_payload().signals == (HUB,)
         assert world.seed.signal_urls == world.seed.active_signal_urls == ()
+
+
+async def test_who_has_no_address_yet_is_published_once_it_has_one(autojump_clock: trio.testing.MockClock) -> None:
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("bob"), BOB) as bob,
+        open_sim_host(net.host("alice", behind=net.nat("router", Nat.full_cone())), ALICE, seeds=(bob,)) as alice,
+    ):
+        with pytest.raises(NoRoute, match="knows no address"):
+            await alice.publish()
+        seen = SocketAddress("203.0.113.9", PORT)
+        for number in range(30, 33):
+            source = SocketAddress(f"20.{number}.0.1", PORT)
+            alice._surroundings.observed_by_agent(identity(number).node_id, seen, source)
+        await trio.sleep(5)
+        assert (await bob.resolve(ALICE.address)).endpoints == (f"quic://{seen}",)

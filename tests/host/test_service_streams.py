@@ -65,9 +65,9 @@ async def test_nothing_of_the_admission_reaches_the_service(autojump_clock: trio
 
 
 async def test_access_rules_see_who_and_the_ticket(autojump_clock: trio.testing.MockClock) -> None:
-    asked: list[tuple[Address, Address, Sequence[str]]] = []
+    asked: list[tuple[Address, Address | None, Sequence[str]]] = []
 
-    def rule(local: Address, remote: Address, tokens: Sequence[str]) -> bool:
+    def rule(local: Address, remote: Address | None, tokens: Sequence[str]) -> bool:
         asked.append((local, remote, tuple(tokens)))
         return "open sesame" in tokens
 

@@ -135,3 +135,21 @@ def test_mistakes_name_where_they_are(tmp_path: Path) -> None:
 def test_every_simple_setting_can_be_given() -> None:
     objects = {"quic", "dht"}
     assert {field.name for field in attrs.fields(HostConfig)} - objects <= {field for field, _ in SETTINGS.values()}
+
+
+@pytest.mark.parametrize(
+    "host", ["not a name", "http://example.org", "example.org:4121", "a..b", "1.2.3.4.5", "-a", "."]
+)
+def test_a_fallback_host_that_is_none_is_refused(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"fallback_host: .* write an IP address or a name"):
+        HostConfig(fallback_host=host)
+
+
+@pytest.mark.parametrize("host", ["", "example.org", "example.org.", "localhost", "my_box", "192.0.2.1", "2001:db8::1"])
+def test_a_fallback_host_may_be_a_name_or_an_address(host: str) -> None:
+    assert HostConfig(fallback_host=host).fallback_host == host
+
+
+def test_a_seed_without_a_port_is_told_what_to_write() -> None:
+    with pytest.raises(ConfigurationError, match="'nosuchhost' is not host:port; write a name or an IP, such as"):
+        HostConfig(bootstrap=("nosuchhost",))
