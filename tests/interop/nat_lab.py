@@ -44,8 +44,8 @@ NatLab = Any
 """A `natlab.Lab`."""
 VARIABLE = "A2AL_TRIO_NATLAB"
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "natlab" / "natlab.py"
-POOL = ("20.0.0.0/24", "20.1.0.0/24", "20.2.0.0/24")
-"""Addresses that count as public, for the `pool` setting of a lab."""
+POOL = tuple(f"20.{number}.0.0/24" for number in range(20))
+"""Addresses that count as public, for the `pool` setting of a lab: each machine is in a network of its own."""
 PORT = 4121
 
 
@@ -130,17 +130,18 @@ class _LabPlace:
 
     @asynccontextmanager
     async def client(self, base_url: str) -> AsyncIterator[Client]:
-        yield _LabClient(self.lab, self.host, base_url)
+        with httpx.Client(base_url=base_url, trust_env=False, timeout=None, verify=False) as client:
+            yield _LabClient(self.lab, self.host, client)
 
 
 @attrs.frozen
 class _LabClient:
     lab: NatLab
     host: str
-    base_url: str
+    client: httpx.Client
 
     async def request(self, method: str, url: str, *, json: Json | None = None) -> httpx.Response:
-        ask = partial(httpx.request, method, self.base_url + url, json=json, trust_env=False, timeout=None)
+        ask = partial(self.client.request, method, url, json=json)
         response: httpx.Response = await trio.to_thread.run_sync(
             partial(self.lab.call, self.host, ask), abandon_on_cancel=True
         )

@@ -1,4 +1,4 @@
-"""Two machines behind real NATs that have never met, and a public one with a hub, STUN and, if wanted, TURN."""
+"""Machines behind real NATs that have never met, and a public one with a hub, STUN and, if wanted, TURN."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -23,7 +24,7 @@ from a2al_trio.net.address import SocketAddress
 from tests.interop.nat_lab import LabNetwork, NatLab, load_nat_lab, open_lab_mux, open_lab_reference
 from tests.interop.reference_node import ReferenceNode
 
-__all__ = ["DELAY_MS", "NatWorld", "OpenNatLab", "open_nat_world"]
+__all__ = ["DELAY_MS", "NatWorld", "OpenNatLab", "open_nat_network", "open_nat_world"]
 
 OpenNatLab = Callable[..., AbstractContextManager[NatLab]]
 DELAY_MS = 10
@@ -34,7 +35,7 @@ STUN_PORT = 3478
 
 @attrs.frozen
 class NatWorld:
-    """The lab with its public node; `a` and `b` are the machines."""
+    """The lab with its public node, and the kind of each machine."""
 
     lab: NatLab
     public: ReferenceNode
@@ -127,8 +128,7 @@ class NatWorld:
         self.lab.unblock("a", "b")
 
 
-@asynccontextmanager
-async def open_nat_world(
+def open_nat_world(
     open_nat_lab: OpenNatLab,
     directory: Path,
     a: str,
@@ -137,23 +137,52 @@ async def open_nat_world(
     turn: bool = False,
     loss: float = 0.0,
     delay_ms: float = DELAY_MS,
+) -> AbstractAsyncContextManager[NatWorld]:
+    """Two machines, `a` and `b`, and what is public."""
+    return open_nat_network(
+        open_nat_lab, directory, {"a": a, "b": b}, [("a", "b")], turn=turn, loss=loss, delay_ms=delay_ms
+    )
+
+
+@asynccontextmanager
+async def open_nat_network(
+    open_nat_lab: OpenNatLab,
+    directory: Path,
+    kinds: Mapping[str, str],
+    strangers: Iterable[tuple[str, str]],
+    *,
+    turn: bool = False,
+    loss: float = 0.0,
+    delay_ms: float = DELAY_MS,
 ) -> AsyncIterator[NatWorld]:
-    """Build the lab and start what is public in it."""
+    """Build the lab with machines by name and start what is public in it; nothing passes between `strangers` yet."""
     if turn and shutil.which("turnserver") is None:
         pytest.skip("there is no turnserver; install coturn")
-    kinds = {"a": a, "b": b}
     link = {"delay_ms": delay_ms, "loss": loss}
-    with open_nat_lab(public="open", **{name: {"kind": kind, "link": link} for name, kind in kinds.items()}) as lab:
-        lab.block("a", "b")
+    hosts = {name: {"kind": kind, "link": link} for name, kind in kinds.items()}
+    async with _in_a_thread(partial(open_nat_lab, public="open", **hosts)) as lab:
+        for one, other in strangers:
+            await trio.to_thread.run_sync(lab.block, one, other)
         server = _start_turn(lab, directory) if turn else _start_stun(lab)
         try:
             if turn:
                 await _wait_listening(lab)
             async with open_lab_reference(lab, "public", directory, hub=True) as public:
-                yield NatWorld(lab, public, directory, kinds, turn)
+                yield NatWorld(lab, public, directory, dict(kinds), turn)
         finally:
             server.kill()
             server.wait()
+
+
+@asynccontextmanager
+async def _in_a_thread(open_lab: Callable[[], AbstractContextManager[NatLab]]) -> AsyncIterator[NatLab]:
+    """Build and end a lab, which takes a while, without keeping what else runs here waiting."""
+    lab = await trio.to_thread.run_sync(open_lab)
+    try:
+        yield lab.__enter__()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(lab.__exit__, None, None, None)
 
 
 async def _wait_listening(lab: NatLab) -> None:

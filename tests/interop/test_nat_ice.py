@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from a2al_trio.dht import PeerUnreachable
 from a2al_trio.errors import ConnectError
 from a2al_trio.host import AgentConnection
 from a2al_trio.identity import Address, Identity
-from tests.interop.nat_world import OpenNatLab, open_nat_world
+from tests.interop.beside import run_beside
+from tests.interop.nat_world import NatWorld, OpenNatLab, open_nat_world
+from tests.interop.reference_node import find_binary
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_leaks")]
 
@@ -36,87 +40,65 @@ PAIRS = [
     ("port_restricted", "port_restricted"),
     ("restricted", "symmetric"),
     ("symmetric", "restricted"),
-    ("symmetric", "symmetric"),
 ]
+Case = Callable[[NatWorld], Awaitable[None]]
 
 
-@pytest.mark.parametrize(("caller", "callee"), PAIRS)
-async def test_ours_meet_ours(open_nat_lab: OpenNatLab, tmp_path: Path, caller: str, callee: str) -> None:
-    with trio.fail_after(60):
-        async with (
-            open_nat_world(open_nat_lab, tmp_path, caller, callee) as world,
-            world.host("a") as a,
-            world.host("b") as b,
-            trio.open_nursery() as nursery,
-        ):
-            await nursery.start(b.serve, echo)
-            world.let_them_meet()
-            began = trio.current_time()
-            if caller == callee == "symmetric":
-                with pytest.raises(ConnectError):
-                    await a.open_connection(b.address)
-                print(f"failed after {trio.current_time() - began:.3f} s")
-                assert trio.current_time() - began < 12
-            else:
-                async with a.connect(b.address) as connection:
-                    print(f"{trio.current_time() - began:.3f} s {connection.path}")
-                    assert await ask(connection, b"hello") == b"hello"
-            nursery.cancel_scope.cancel()
+async def in_a_world(open_nat_lab: OpenNatLab, directory: Path, caller: str, callee: str, case: Case) -> None:
+    async with open_nat_world(open_nat_lab, directory, caller, callee) as world:
+        await case(world)
 
 
-@pytest.mark.parametrize(
-    ("caller", "callee"),
-    [("symmetric", "symmetric"), ("udp_blocked", "port_restricted"), ("open", "udp_blocked"), ("udp_blocked",) * 2],
-)
-async def test_with_a_relay_everybody_meets(open_nat_lab: OpenNatLab, tmp_path: Path, caller: str, callee: str) -> None:
-    with trio.fail_after(60):
-        async with (
-            open_nat_world(open_nat_lab, tmp_path, caller, callee, turn=True) as world,
-            world.host("a") as a,
-            world.host("b") as b,
-            trio.open_nursery() as nursery,
-        ):
+async def test_ours_meet_ours(open_nat_lab: OpenNatLab, tmp_path: Path) -> None:
+    async def meet(world: NatWorld) -> None:
+        async with world.host("a") as a, world.host("b") as b, trio.open_nursery() as nursery:
             await nursery.start(b.serve, echo)
             world.let_them_meet()
             began = trio.current_time()
             async with a.connect(b.address) as connection:
-                print(f"{trio.current_time() - began:.3f} s {connection.path}")
-                assert await ask(connection, bytes(300_000)) == bytes(300_000)
+                print(f"{world.kinds}: {trio.current_time() - began:.3f} s {connection.path}")
+                assert await ask(connection, b"hello") == b"hello"
             nursery.cancel_scope.cancel()
+
+    async def fail_to_meet(world: NatWorld) -> None:
+        async with world.host("a") as a, world.host("b") as b, trio.open_nursery() as nursery:
+            await nursery.start(b.serve, echo)
+            world.let_them_meet()
+            began = trio.current_time()
+            with pytest.raises(ConnectError, match="none of 2 candidate pairs worked"):
+                await a.open_connection(b.address)
+            print(f"{world.kinds}: failed after {trio.current_time() - began:.3f} s")
+            assert trio.current_time() - began < 10
+            nursery.cancel_scope.cancel()
+
+    cases = {pair: meet for pair in PAIRS} | {("symmetric", "symmetric"): fail_to_meet}
+    await run_beside(
+        {
+            f"{caller} calls {callee}": partial(
+                in_a_world, open_nat_lab, tmp_path / f"{caller}-{callee}", caller, callee, case
+            )
+            for (caller, callee), case in cases.items()
+        }
+    )
 
 
 @pytest.mark.parametrize("release", ["0.2.0", "newest"])
-@pytest.mark.parametrize(("caller", "callee"), PAIRS[:4])
-async def test_ours_meet_the_reference(
-    open_nat_lab: OpenNatLab, tmp_path: Path, caller: str, callee: str, release: str
-) -> None:
-    with trio.fail_after(60):
-        async with (
-            open_nat_world(open_nat_lab, tmp_path, caller, callee) as world,
-            world.host("a") as a,
-            world.reference("b", release) as b,
-        ):
+async def test_ours_and_the_reference_meet(open_nat_lab: OpenNatLab, tmp_path: Path, release: str) -> None:
+    find_binary(release)
+
+    async def ours_calls(world: NatWorld) -> None:
+        async with world.host("a") as a, world.reference("b", release) as b:
             agent = await b.add_agent()
             await world.wait_published(agent.aid)
             world.let_them_meet()
             began = trio.current_time()
             async with a.connect(Address.parse(agent.aid)) as connection:
-                print(f"{trio.current_time() - began:.3f} s {connection.path}")
+                print(f"{world.kinds}: {trio.current_time() - began:.3f} s {connection.path}")
                 await trio.sleep(0.1)
                 assert connection.close_reason is None
 
-
-@pytest.mark.parametrize("release", ["0.2.0", "newest"])
-@pytest.mark.parametrize(("caller", "callee"), PAIRS[:4])
-async def test_the_reference_meets_ours(
-    open_nat_lab: OpenNatLab, tmp_path: Path, caller: str, callee: str, release: str
-) -> None:
-    with trio.fail_after(60):
-        async with (
-            open_nat_world(open_nat_lab, tmp_path, caller, callee) as world,
-            world.host("b") as b,
-            world.reference("a", release) as a,
-        ):
+    async def ours_is_called(world: NatWorld) -> None:
+        async with world.host("b") as b, world.reference("a", release) as a:
             caller_agent = await a.add_agent()
             agent = Identity.generate(os.urandom)
             b.register_agent(agent)
@@ -125,31 +107,32 @@ async def test_the_reference_meets_ours(
             began = trio.current_time()
             await a.connect(str(agent.address), local=caller_agent.aid)
             accepted = await b.accept()
-            print(f"{trio.current_time() - began:.3f} s {accepted.path}")
+            print(f"{world.kinds}: {trio.current_time() - began:.3f} s {accepted.path}")
             assert str(accepted.remote) == caller_agent.aid
             assert accepted.local == agent.address
             accepted.close()
 
-
-@pytest.mark.parametrize("release", ["0.2.0", "newest"])
-async def test_dht_messages_pass_to_a_reference_node_over_a_punched_connection(
-    open_nat_lab: OpenNatLab, tmp_path: Path, release: str
-) -> None:
-    with trio.fail_after(60):
-        async with (
-            open_nat_world(open_nat_lab, tmp_path, "restricted", "symmetric") as world,
-            world.host("a") as a,
-            world.reference("b", release) as b,
-        ):
+    async def dht_messages_pass_over_a_punched_connection(world: NatWorld) -> None:
+        async with world.host("a") as a, world.reference("b", release) as b:
             node = Address.parse(b.aid)
             await world.wait_published(b.aid)
             found = await a.resolve(node)
             world.let_them_meet()
             began = trio.current_time()
             a.punches.punch(PeerUnreachable(node.node_id, found.record, 2))
-            while True:
-                if a.dht.round_trip(node.node_id) is not None:
-                    break
+            while a.dht.round_trip(node.node_id) is None:  # noqa: ASYNC110  # another process's doing
                 await trio.sleep(0.02)
-            print(f"{trio.current_time() - began:.3f} s")
+            print(f"{world.kinds}: {trio.current_time() - began:.3f} s")
             assert a.punches.has_conn(node.node_id)
+
+    worlds: dict[str, tuple[str, str, Case]] = {}
+    for caller, callee in PAIRS:
+        worlds[f"ours, {caller}, calls the reference, {callee}"] = caller, callee, ours_calls
+        worlds[f"the reference, {caller}, calls ours, {callee}"] = caller, callee, ours_is_called
+    worlds["DHT messages"] = "restricted", "symmetric", dht_messages_pass_over_a_punched_connection
+    await run_beside(
+        {
+            name: partial(in_a_world, open_nat_lab, tmp_path / str(number), *world)
+            for number, (name, world) in enumerate(worlds.items())
+        }
+    )
