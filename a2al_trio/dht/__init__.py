@@ -5,10 +5,10 @@ from a2al_trio.dht.config import DhtConfig, Diversity, RequestBudget, StoreLimit
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.events import MailWaiting, Observation, PeerUnreachable
 from a2al_trio.dht.outbox import Route
-from a2al_trio.dht.replication import Publication
 from a2al_trio.dht.report import Statistics
 from a2al_trio.dht.service import Dht, open_dht
 from a2al_trio.dht.store import KeyMismatch, PolicyRefused, StaleRecord
+from a2al_trio.dht.units import Publication
 
 __all__ = [
     "BootstrapFailed",

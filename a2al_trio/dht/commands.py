@@ -10,8 +10,9 @@ from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.core import DhtCore
 from a2al_trio.dht.operation import Operation
 from a2al_trio.dht.query import QueryMode, QueryResult
-from a2al_trio.dht.replication import Publication, store_message
 from a2al_trio.dht.rpc import Reply
+from a2al_trio.dht.storing import store_message
+from a2al_trio.dht.units import Publication
 from a2al_trio.errors import A2alError, RecordNotFound
 from a2al_trio.identity.address import Address, NodeId
 from a2al_trio.net.address import SocketAddress

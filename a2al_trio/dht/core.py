@@ -19,6 +19,7 @@ from a2al_trio.dht.environment import Environment
 from a2al_trio.dht.events import DhtEvent, MailWaiting, Observation, PeerUnreachable
 from a2al_trio.dht.handlers import Handlers, PushHandler
 from a2al_trio.dht.health import HealthBook, HealthState
+from a2al_trio.dht.hearsay import Hearsay
 from a2al_trio.dht.holding import Holding
 from a2al_trio.dht.maintenance import Maintenance
 from a2al_trio.dht.outbox import Outbox, Route
@@ -146,6 +147,7 @@ class DhtCore:
             self.store,
             self.outbox,
             limiter=self.limiter,
+            hearsay=Hearsay(env, table=self.table, rpc=self.rpc, store=self.store, contacts=self.contacts),
             subscriptions=Subscriptions(self.rpc),
             watcher=self,
             authority=authority,

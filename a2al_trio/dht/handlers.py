@@ -17,6 +17,7 @@ from a2al_trio.dht.budget import RequestLimiter, TokenBuckets, WindowBudget
 from a2al_trio.dht.collect import is_good
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.environment import Environment
+from a2al_trio.dht.hearsay import Hearsay
 from a2al_trio.dht.outbox import Outbox
 from a2al_trio.dht.routing import Entry, RoutingTable
 from a2al_trio.dht.store import Authority, PolicyRefused, RecordStore, StaleRecord
@@ -104,6 +105,7 @@ class Handlers:
         outbox: Outbox,
         *,
         limiter: RequestLimiter,
+        hearsay: Hearsay,
         subscriptions: Subscriptions,
         watcher: RequestWatcher,
         authority: Authority,
@@ -114,6 +116,7 @@ class Handlers:
         self._store = store
         self._outbox = outbox
         self._limiter = limiter
+        self._hearsay = hearsay
         self._subscriptions = subscriptions
         self._watcher = watcher
         self._authority = authority
@@ -255,14 +258,21 @@ class Handlers:
     def _store_record(self, message: Message, body: Store, source: SocketAddress, now: float, *, routed: bool) -> None:
         response = StoreResponse(stored=True)
         key = body.target_key
+        hearsay = self._hearsay.is_hearsay(body.record, key, message.sender, source)
         try:
-            held = self._store.put(body.record, self._env.unix_seconds(), key=key, source=network_of(source.host))
+            held = self._store.put(
+                body.record, self._env.unix_seconds(), key=key, source=network_of(source.host), hearsay=hearsay
+            )
+            if held.lasting is not None:
+                self._hearsay.ask_publisher(held, now)
             if held.alive:
                 self._subscriptions.stored(key, body.record, now)
                 if self._on_push is not None:
                     self._on_push(key, body.record)  # we may be among the nearest to one of our own agents
         except StaleRecord:
             response = StoreResponse(stored=True, already_had=True)
+            if not hearsay:
+                self._store.confirm_stored(body.record, key)
         except PolicyRefused:
             response = StoreResponse(stored=False, reason=StoreReason.POLICY)
         except WireDecodeError:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.environment import Environment
-from a2al_trio.dht.replication import FindClosest, StoreRun, store_message
 from a2al_trio.dht.routing import RoutingTable
 from a2al_trio.dht.rpc import Rpc
 from a2al_trio.dht.slots import Held
 from a2al_trio.dht.store import RecordStore
+from a2al_trio.dht.storing import FindClosest, StoreRun, store_message
 from a2al_trio.dht.timers import Timer, Timers
 from a2al_trio.identity.address import NodeId
 from a2al_trio.wire.messages import MAX_DATAGRAM, MESSAGE_OVERHEAD
@@ -92,7 +92,7 @@ class Holding:
 
     def _is_for(self, newcomer: Contact, held: Held) -> bool:
         """Whether the newcomer is among the nearest to the record and nobody else is nearer to it than we are."""
-        if held.pinned or not held.alive or not _travels(held):
+        if held.pinned or not held.alive or held.lasting is not None or not _travels(held):
             return False
         target = int.from_bytes(held.key, "big")
         if newcomer.key ^ target > self._env.own ^ target and len(self._table) >= self._config.replicas:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from a2al_trio.cbor import CborDecodeError, decode, encode
-from a2al_trio.dht.replication import Unit
+from a2al_trio.dht.units import Unit
 from a2al_trio.identity.address import NodeId
 from a2al_trio.wire.errors import WireDecodeError
 from a2al_trio.wire.records import SignedRecord, decode_record

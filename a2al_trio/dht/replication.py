@@ -7,149 +7,26 @@ replaced. A publication during a run causes another run. Units end with their re
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-
-import attrs
 
 from a2al_trio.dht.contact import Contact
 from a2al_trio.dht.environment import Environment
 from a2al_trio.dht.health import HealthBook
 from a2al_trio.dht.rpc import Reply, Rpc
-from a2al_trio.dht.timers import Timer, Timers
+from a2al_trio.dht.storing import FindClosest, StoreRun, store_message
+from a2al_trio.dht.timers import Timers
+from a2al_trio.dht.units import PROBE_FIRST, RETRY_REFILL, Publication, Replica, Unit, UnitName, unit_name
 from a2al_trio.identity.address import Address, NodeId
-from a2al_trio.wire.bodies import Ping, Store, StoreResponse, WaitingMail
-from a2al_trio.wire.records import RecordCategory, SignedRecord
+from a2al_trio.wire.bodies import Ping, StoreResponse, WaitingMail
+from a2al_trio.wire.records import SignedRecord
 
-__all__ = ["Publication", "Replica", "Replication", "StoreRun", "Unit", "store_message", "unit_name"]
+__all__ = ["Replication"]
 
-PROBE_FIRST = 30.0
+RUNS_AT_ONCE = 16
+PINGS_AT_ONCE = 64
+PING_LATER = 1.0
 PROBE_MAX = 3600.0
 LOST_AFTER = 2
-RETRY_REFILL = (15.0, 600.0)
-
-FindClosest = Callable[[NodeId, float, Callable[[Sequence[Contact], float], None]], None]
-"""Search for the nodes nearest a key and call back with them."""
-
-
-@attrs.frozen
-class Publication:
-    """What became of a published record: who holds it now, and how many refused it."""
-
-    key: NodeId
-    record: SignedRecord
-    replicas: tuple[NodeId, ...]
-    refused: int
-
-
-@attrs.define(eq=False)
-class Replica:
-    """A node that confirmed to hold the record."""
-
-    contact: Contact
-    confirmed_at: float
-    next_probe: float
-    delay: float = PROBE_FIRST
-    failures: int = 0
-
-
-UnitName = tuple[object, ...]
-
-
-def unit_name(key: bytes, record: SignedRecord) -> UnitName:
-    """What a record shares with its successors under a key."""
-    if record.category is RecordCategory.MAILBOX:
-        return (key, record.record_type, record.address, record.payload)
-    return (key, record.record_type, record.address)
-
-
-def store_message(record: SignedRecord, key: NodeId) -> Store:
-    """The STORE of a record under a key, which is left out where it follows from the record."""
-    return Store(record, None if key == record.address.node_id else key)
-
-
-@attrs.define(eq=False)
-class Unit:
-    """A record we keep alive."""
-
-    key: NodeId
-    record: SignedRecord
-    width: int
-    replicas: dict[int, Replica] = attrs.Factory(dict)
-    running: bool = False
-    again: bool = False
-    refused: int = 0
-    refill_delay: float = RETRY_REFILL[0]
-    refill_timer: Timer | None = None
-    probe_timer: Timer | None = None
-    waiting: list[Callable[[Publication], None]] = attrs.Factory(list)
-
-    def publication(self) -> Publication:
-        """The present state, as the publisher sees it."""
-        holders = tuple(replica.contact.node_id for replica in self.replicas.values())
-        return Publication(self.key, self.record, holders, self.refused)
-
-
-class StoreRun:
-    """Stores one record on the first of many candidates that accept it, a few at a time."""
-
-    def __init__(
-        self,
-        rpc: Rpc,
-        store: Store,
-        candidates: Sequence[Contact],
-        *,
-        wanted: int,
-        concurrency: int,
-        timeout: float,
-        on_stored: Callable[[Contact, StoreResponse, float], None],
-        on_refused: Callable[[Contact, float], None],
-        on_done: Callable[[float], None],
-    ) -> None:
-        self._rpc = rpc
-        self._store = store
-        self._candidates = deque(candidates)
-        self._wanted = wanted
-        self._concurrency = concurrency
-        self._timeout = timeout
-        self._on_stored = on_stored
-        self._on_refused = on_refused
-        self._on_done = on_done
-        self._active = 0
-        self._ended = False
-
-    def advance(self, now: float) -> None:
-        """Send what may be sent; reports the end once nothing is left to wait for."""
-        while self._candidates and self._active < min(self._concurrency, self._wanted):
-            self._active += 1
-            self._send(self._candidates.popleft(), now)
-        if not self._active and not self._ended:
-            self._ended = True
-            self._on_done(now)
-
-    def _send(self, contact: Contact, now: float) -> None:
-        def replied(reply: Reply, now: float) -> None:
-            self._active -= 1
-            if isinstance(reply.body, StoreResponse) and reply.body.stored:
-                self._wanted -= 1
-                self._on_stored(contact, reply.body, now)
-            else:
-                self._on_refused(contact, now)
-            self.advance(now)
-
-        def failed(now: float) -> None:
-            self._active -= 1
-            self.advance(now)
-
-        self._rpc.call(
-            contact,
-            self._store,
-            now,
-            on_reply=replied,
-            on_failure=failed,
-            resend_after=(self._timeout / 5, self._timeout / 2),
-            give_up_after=self._timeout,
-        )
 
 
 class Replication:
@@ -177,6 +54,9 @@ class Replication:
         self._on_replica_lost = on_replica_lost
         self._on_waiting_mail = on_waiting_mail
         self._units: dict[UnitName, Unit] = {}
+        self._running = 0
+        self._queued: dict[UnitName, Unit] = {}
+        self._starting = False
         self._pings: dict[int, list[tuple[Unit, Replica]]] = {}
 
     def __len__(self) -> int:
@@ -259,12 +139,32 @@ class Replication:
     # -- a run: search, then store -----------------------------------------------------------------------------
 
     def _run(self, unit: Unit, now: float) -> None:
-        if self._is_over(unit):
-            return
+        """Search and store, when it is the unit's turn; during a run, have another one after it."""
         if unit.running:
             unit.again = True
+        else:
+            self._queued[unit_name(unit.key, unit.record)] = unit
+            self._start_queued(now)
+
+    def _start_queued(self, now: float) -> None:
+        """Begin as many runs as may go on at a time; one may end at once, so this does not call itself."""
+        if self._starting:
             return
+        self._starting = True
+        while self._queued and self._running < RUNS_AT_ONCE:
+            unit = self._queued.pop(next(iter(self._queued)))
+            if unit.running:
+                unit.again = True
+            elif not self._is_over(unit):
+                self._begin(unit)
+                self._search_and_store(unit, now)
+        self._starting = False
+
+    def _begin(self, unit: Unit) -> None:
         unit.running, unit.again, unit.refused = True, False, 0
+        self._running += 1
+
+    def _search_and_store(self, unit: Unit, now: float) -> None:
         record = unit.record
 
         def found(closest: Sequence[Contact], now: float) -> None:
@@ -294,7 +194,7 @@ class Replication:
             unit.replicas.pop(contact.key, None)
 
         def done(now: float) -> None:
-            self._ended(unit, record, now)
+            self._ended(unit, now)
 
         StoreRun(
             self._rpc,
@@ -324,8 +224,9 @@ class Replication:
             del unit.replicas[max(unit.replicas, key=lambda key: key ^ target)]
         self._schedule_probe(unit, now)
 
-    def _ended(self, unit: Unit, record: SignedRecord, now: float) -> None:
+    def _ended(self, unit: Unit, now: float) -> None:
         unit.running = False
+        self._running -= 1
         target = int.from_bytes(unit.key, "big")
         # Only the nearest are probed from here on; what others hold lapses by itself (spec 03 §12.3).
         for key in sorted(unit.replicas, key=lambda key: key ^ target)[unit.width :]:
@@ -338,6 +239,7 @@ class Replication:
             self._refill_later(unit, now)
         else:
             unit.refill_delay = RETRY_REFILL[0]
+        self._start_queued(now)
 
     def _refill_later(self, unit: Unit, now: float) -> None:
         if unit.refill_timer is not None and unit.refill_timer.callback is not None:
@@ -368,9 +270,13 @@ class Replication:
         if self._is_over(unit):
             return
         for replica in list(unit.replicas.values()):
-            if replica.next_probe <= now:
+            if replica.next_probe > now:
+                continue
+            if len(self._pings) < PINGS_AT_ONCE or replica.contact.key in self._pings:
                 replica.next_probe = now + replica.delay
                 self._ping(unit, replica, now)
+            else:
+                replica.next_probe = now + PING_LATER
         self._schedule_probe(unit, now)
 
     def _ping(self, unit: Unit, replica: Replica, now: float) -> None:
@@ -426,8 +332,11 @@ class Replication:
             full = len(unit.replicas) >= self._config.replicas
             if full and all(key ^ target < contact.key ^ target for key in unit.replicas):
                 continue
-            unit.running = True
-            self._store_newcomer(unit, contact, now)
+            if self._running < RUNS_AT_ONCE:
+                self._begin(unit)
+                self._store_newcomer(unit, contact, now)
+            else:
+                self._run(unit, now)
 
     def _store_newcomer(self, unit: Unit, contact: Contact, now: float) -> None:
         record = unit.record
@@ -441,7 +350,7 @@ class Replication:
             unit.refused += 1
 
         def done(now: float) -> None:
-            self._ended(unit, record, now)
+            self._ended(unit, now)
 
         StoreRun(
             self._rpc,

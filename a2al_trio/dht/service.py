@@ -28,9 +28,9 @@ from a2al_trio.dht.health import HealthState
 from a2al_trio.dht.memory import decode_published, encode_published
 from a2al_trio.dht.operation import Operation
 from a2al_trio.dht.outbox import Route
-from a2al_trio.dht.replication import Publication
 from a2al_trio.dht.report import Json, Statistics, debug_data, statistics
 from a2al_trio.dht.store import PolicyRefused, StaleRecord
+from a2al_trio.dht.units import Publication
 from a2al_trio.drive import Drive, open_drive
 from a2al_trio.errors import RecordInvalid
 from a2al_trio.identity.address import Address, NodeId

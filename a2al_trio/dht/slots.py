@@ -26,6 +26,8 @@ class Held:
     refreshed_at: float
     pinned: bool = False
     alive: bool = True
+    lasting: int | None = None
+    """Until when it may stay if its publisher is heard of in time; None for records that need no such word."""
     queued: bool = False
     """Whether a holder's renewal of it is due some time."""
 

@@ -43,6 +43,8 @@ Authority = Callable[[SignedRecord, NodeId, int], int | None]
 """Raises if the signer may not publish the record under that key at that Unix time; else until when it may."""
 OVERHEAD_BYTES = 400
 """What one record costs beside its encoded bytes, about."""
+HEARSAY_LIFETIME = 120
+"""Seconds a record from a stranger is believed without a word from its publisher (spec 08 §2.3)."""
 ZERO_KEY = bytes(32)
 
 
@@ -103,8 +105,11 @@ class RecordStore:
         key: NodeId | None = None,
         source: bytes = b"",
         pinned: bool = False,
+        hearsay: bool = False,
     ) -> Held:
         """Admit a record; `now` is Unix time, `source` the network it came from.
+
+        `hearsay` says that a stranger stores it: into an empty slot it goes for two minutes only, see `confirm`.
 
         Raises InvalidRecord (RecordExpired, RecordNotYetValid, KeyMismatch ...), StaleRecord or PolicyRefused.
         """
@@ -122,7 +127,7 @@ class RecordStore:
         until = self._retained_until(record, now)
         if ends is not None:
             until = min(until, ends - 1)
-        return self._merge(Held(record, key, source, until, now, pinned=pinned), now)
+        return self._merge(Held(record, key, source, until, now, pinned=pinned), now, hearsay=hearsay)
 
     def _is_held(self, record: SignedRecord, key: bytes, now: int) -> bool:
         """Whether exactly these bytes are held; then no signature needs checking again."""
@@ -134,13 +139,15 @@ class RecordStore:
                 return True
         return False
 
-    def _merge(self, held: Held, now: int) -> Held:
+    def _merge(self, held: Held, now: int, *, hearsay: bool) -> Held:
         record, key = held.record, held.key
         self._drop_expired(key, now)
         slot = slot_of(record)
         former = next((held for held in self._keys.get(key, ()) if slot_of(held.record) == slot), None)
         if former is not None and not is_newer(record, former.record):
             raise StaleRecord("an equal or newer record is already held")
+        if hearsay and (former is None or former.lasting is not None):
+            held.lasting, held.until = held.until, min(held.until, now + HEARSAY_LIFETIME)
         if not held.pinned:
             self._check_quota(held, former)
         if former is not None:
@@ -150,6 +157,18 @@ class RecordStore:
             self._remove(victim)
         self._shrink(held)
         return held
+
+    def confirm(self, held: Held) -> None:
+        """The publisher of a record that came by hearsay has been heard of: it stays as long as any."""
+        if held.alive and held.lasting is not None:
+            held.until, held.lasting = held.lasting, None
+            self._expire_later(held)
+
+    def confirm_stored(self, record: SignedRecord, key: bytes) -> None:
+        """The same, because somebody who is believed has stored the very record that is held."""
+        for held in self._keys.get(key, ()):
+            if held.lasting is not None and held.record.signature == record.signature:
+                self.confirm(held)
 
     def _retained_until(self, record: SignedRecord, now: int) -> int:
         limits = self._limits
@@ -208,8 +227,7 @@ class RecordStore:
         records.sort(key=lambda each: category_of(each.record.record_type) is category)
         records.append(held)
         self._keys.move_to_end(held.key)
-        self._made += 1
-        heapq.heappush(self._expiry, (held.until, self._made, held))
+        self._expire_later(held)
         size = _size(held)
         self._records += 1
         self._bytes += size
@@ -226,6 +244,10 @@ class RecordStore:
         if len(self._expiry) > 64 + 2 * self._records:
             self._expiry = [each for each in self._expiry if each[2].alive]
             heapq.heapify(self._expiry)
+
+    def _expire_later(self, held: Held) -> None:
+        self._made += 1
+        heapq.heappush(self._expiry, (held.until, self._made, held))
 
     def _remove(self, held: Held) -> None:
         if not held.alive:
@@ -258,7 +280,7 @@ class RecordStore:
         dropped = 0
         while self._expiry and (self._expiry[0][0] < now or not self._expiry[0][2].alive):
             held = heapq.heappop(self._expiry)[2]
-            if held.alive:
+            if held.alive and held.until < now:
                 self._remove(held)
                 dropped += 1
         return dropped

@@ -12,10 +12,10 @@ from a2al_trio.dht.addresses import Scope, network_of, scope_of
 from a2al_trio.dht.distance import as_int, bucket_index, random_id_in_bucket, to_node_id
 from a2al_trio.dht.memory import decode_published, encode_published
 from a2al_trio.dht.operation import Operation
-from a2al_trio.dht.replication import Unit
 from a2al_trio.dht.seen import SeenPeers
 from a2al_trio.dht.survey import is_crowded, region_bits
 from a2al_trio.dht.timers import Timers
+from a2al_trio.dht.units import Unit
 from a2al_trio.identity import NodeId
 from tests.dht.support import NOW, endpoint, identity
 
