@@ -32,12 +32,8 @@ CONTROL_REFUSED = dict.fromkeys(
     (*HTTP2_FRAMES, FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE), ErrorCode.FRAME_UNEXPECTED
 )
 CONTROL_FRAME_SIZE = 4096
-ACKNOWLEDGEMENTS = 8
-"""Bytes on the decoder stream that are worth a packet; fewer wait.
-
-Less than the acknowledgements of `blocked_streams` sections, or the peer's encoder would wait for them for ever and use
-its table no more.
-"""
+ACKNOWLEDGEMENTS = 64
+"""Field sections whose acknowledgements are worth a packet while the dynamic table stays as it is; fewer wait."""
 
 
 class StreamType(enum.IntEnum):
@@ -58,17 +54,16 @@ class H3Core:
     """
 
     def __init__(self, *, is_client: bool, config: H3Config | None = None) -> None:
-        self._config = config or H3Config()
+        self.config = config or H3Config()
         self._is_client = is_client
-        self._acknowledgements = max(1, min(ACKNOWLEDGEMENTS, self._config.blocked_streams // 2))
-        self._qpack = Qpack(self._config)
-        self._memo = HeadMemo(is_client=is_client, limit=self._config.field_section_size)
+        self._qpack = Qpack(self.config)
+        self._memo = HeadMemo(is_client=is_client, limit=self.config.field_section_size)
         self._control_output = bytearray(
             encode_settings(
                 {
-                    Setting.QPACK_MAX_TABLE_CAPACITY: self._config.table_capacity,
-                    Setting.MAX_FIELD_SECTION_SIZE: self._config.field_section_size,
-                    Setting.QPACK_BLOCKED_STREAMS: self._config.blocked_streams,
+                    Setting.QPACK_MAX_TABLE_CAPACITY: self.config.table_capacity,
+                    Setting.MAX_FIELD_SECTION_SIZE: self.config.field_section_size,
+                    Setting.QPACK_BLOCKED_STREAMS: self.config.blocked_streams,
                 }
             )
         )
@@ -129,11 +124,12 @@ class H3Core:
         """Whether `take_output` would give something that should not wait.
 
         A few acknowledgements of field sections may: until they come the peer's encoder only keeps entries it might
-        drop, and refers to fewer new ones. A packet of their own for each would cost more than all the rest.
+        drop. A packet of their own for each would cost more than all the rest. While the table changes fewer may wait:
+        sections that refer to new entries count as blocked until they are acknowledged (RFC 9204 §2.1.2).
         """
-        return bool(self._control_output or self._qpack.encoder_output) or (
-            len(self._qpack.decoder_output) >= self._acknowledgements
-        )
+        qpack = self._qpack
+        patience = max(1, self.config.blocked_streams // 2) if qpack.table_changes else ACKNOWLEDGEMENTS
+        return bool(self._control_output or qpack.encoder_output or qpack.unsaid >= patience)
 
     def take_output(self) -> list[tuple[StreamType, bytes]]:
         """What is due on our unidirectional streams, without the types they begin with."""
@@ -146,6 +142,8 @@ class H3Core:
             if buffer:
                 output.append((kind, bytes(buffer)))
                 buffer.clear()
+        self._qpack.unsaid = 0
+        self._qpack.table_changes = False
         return output
 
     # --- request streams -----------------------------------------------------------------------------------------
@@ -158,7 +156,7 @@ class H3Core:
         """
         message = self._messages.get(stream_id)
         if message is None:
-            message = MessageReceiver(stream_id, self._qpack, self._memo, self._config, is_client=self._is_client)
+            message = MessageReceiver(stream_id, self._qpack, self._memo, self.config, is_client=self._is_client)
             self._messages[stream_id] = message
         no_content = stream_id in self._heads_asked
         resumed = []
@@ -287,5 +285,5 @@ class H3Core:
 
     def _check_output(self) -> None:
         """A peer that takes no instructions on our QPACK streams must not make us collect them for ever."""
-        if len(self._qpack.decoder_output) > self._config.held_size:
+        if len(self._qpack.decoder_output) > self.config.held_size:
             raise H3Error(ErrorCode.EXCESSIVE_LOAD, "the peer does not read our QPACK streams")

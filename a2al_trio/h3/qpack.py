@@ -82,6 +82,10 @@ class Qpack:
         self._decoder = Decoder(config.table_capacity, config.blocked_streams)
         self.encoder_output = bytearray()
         self.decoder_output = bytearray()
+        self.unsaid = 0
+        """Sections whose acknowledgements `decoder_output` holds."""
+        self.table_changes = False
+        """Whether entries have come since it was emptied."""
 
     def apply_settings(self, *, table_capacity: int, blocked_streams: int) -> None:
         """Learn what the peer's decoder allows; never more than we want ourselves is used."""
@@ -107,8 +111,7 @@ class Qpack:
             return None
         except DecompressionFailed as error:
             raise H3Error(ErrorCode.QPACK_DECOMPRESSION_FAILED, "a field section does not decode") from error
-        self.decoder_output += instructions
-        return fields
+        return self._decoded(instructions, fields)
 
     def resume(self, stream_id: int) -> list[Field]:
         """Decode the section that waited; raises H3Error."""
@@ -116,15 +119,22 @@ class Qpack:
             instructions, fields = self._decoder.resume_header(stream_id)
         except (DecompressionFailed, StreamBlocked) as error:
             raise H3Error(ErrorCode.QPACK_DECOMPRESSION_FAILED, "a field section does not decode") from error
-        self.decoder_output += instructions
+        return self._decoded(instructions, fields)
+
+    def _decoded(self, instructions: bytes, fields: list[Field]) -> list[Field]:
+        if instructions:
+            self.decoder_output += instructions
+            self.unsaid += 1
         return fields
 
     def cancel(self, stream_id: int) -> None:
         """Tell the peer's encoder that nothing more of the stream will be read (RFC 9204 §4.4.2)."""
         self.decoder_output += self._decoder.cancel_stream(stream_id)
+        self.unsaid += 1
 
     def receive_encoder(self, data: bytes) -> list[int]:
         """Take bytes of the peer's encoder stream; returns the streams that wait no more. Raises H3Error."""
+        self.table_changes = True
         try:
             return self._decoder.feed_encoder(data)
         except EncoderStreamError as error:

@@ -9,7 +9,7 @@ from typing import Self
 
 import trio
 
-from a2al_trio.errors import CloseCause, ConfigurationError, ConnectionLost, Refused, StreamReset
+from a2al_trio.errors import CloseCause, ConfigurationError, ConnectionLost, Refused, StreamReset, StreamStopped
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.core import H3Core, StreamType
 from a2al_trio.h3.errors import ErrorCode, H3Error
@@ -33,13 +33,33 @@ class H3Session:
         self.core = core
         self.failure: H3Error | None = None
         """The error of the peer for which the connection was closed, if any."""
-        self._output = trio.Event()
+        self._streams: dict[StreamType, QuicSendStream] = {}
+        self._unsent: dict[StreamType, bytearray] = {}
         self._blocked: dict[int, trio.Event] = {}
+        self._full = trio.Event()
 
     def flush(self) -> None:
-        """Have the output of the core sent, if there is any that should not wait."""
-        if self.core.has_output:
-            self._output.set()
+        """Send the output of the core, if there is any that should not wait.
+
+        It is done at once, so that it shares a datagram with what the caller sends next.
+        """
+        if not self.core.has_output or not self._streams or self.connection.close_reason is not None:
+            return
+        for kind, data in self.core.take_output():
+            unsent = self._unsent[kind]
+            if not unsent:
+                try:
+                    accepted = self._streams[kind].send_nowait(data)
+                except StreamStopped:
+                    self.fail(H3Error(ErrorCode.CLOSED_CRITICAL_STREAM, "the peer stopped a stream that we need"))
+                    return
+                data = data[accepted:]
+            if data:
+                unsent += data
+                self._full.set()
+                if len(unsent) > self.core.config.held_size:
+                    self.fail(H3Error(ErrorCode.EXCESSIVE_LOAD, "the peer does not read our QPACK streams"))
+                    return
 
     def fail(self, error: H3Error) -> None:
         """Close the connection because of what the peer did."""
@@ -81,15 +101,21 @@ class H3Session:
             event.set()
 
     async def _send_output(self) -> None:
+        """Open our streams, and send on them what `flush` could not."""
         streams: dict[StreamType, QuicSendStream] = {}
         for kind in (StreamType.CONTROL, StreamType.ENCODER, StreamType.DECODER):
             streams[kind] = await self.connection.open_unidirectional_stream()
             await streams[kind].send_all(encode_varint(kind))
+            self._unsent[kind] = bytearray()
+        self._streams = streams
         while True:
-            self._output = trio.Event()
-            for kind, data in self.core.take_output():
-                await streams[kind].send_all(data)
-            await self._output.wait()
+            self.flush()
+            self._full = trio.Event()
+            for kind, unsent in self._unsent.items():
+                while unsent:
+                    await streams[kind].wait_send_all_might_not_block()
+                    del unsent[: streams[kind].send_nowait(bytes(unsent))]
+            await self._full.wait()
 
     async def _receive_unidirectional(self, nursery: trio.Nursery) -> None:
         while True:

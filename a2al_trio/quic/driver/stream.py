@@ -221,6 +221,16 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         finally:
             self._sending = False
 
+    def send_nowait(self, data: Buffer) -> int:
+        """Send as much of `data` as the send buffer has room for, and return how much; raises as `send_all` does."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._require_sending()
+        accepted = self._connection._core.write(self.stream_id, data)
+        self._full = accepted < len(data)
+        self._connection._endpoint._flush_soon()
+        return accepted
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the send buffer has room; raises as `send_all` does."""
         await trio.lowlevel.checkpoint()
