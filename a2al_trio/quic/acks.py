@@ -14,6 +14,9 @@ MAX_RANGES = 256
 ELICITING_THRESHOLD = 2
 """Ack-eliciting packets after which an ACK is due at once (RFC 9000 §13.2.2)."""
 
+RECENTLY = 0.2
+"""The share of `max_delay` within which an ACK counts as sent recently."""
+
 
 @attrs.define(eq=False)
 class AckTracker:
@@ -30,6 +33,7 @@ class AckTracker:
     due_at: float = attrs.field(default=float("inf"), init=False)
     ecn_counts: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0], init=False)
     _eliciting: int = attrs.field(default=0, init=False)
+    _acked_at: float = attrs.field(default=float("-inf"), init=False)
 
     def is_duplicate(self, number: int) -> bool:
         """Whether the packet was seen before, or is too old to tell."""
@@ -41,7 +45,7 @@ class AckTracker:
         in_order = first == self.largest + 1
         received = self.received
         received.add(first, last + 1)
-        if len(received) > MAX_RANGES:
+        if not in_order and len(received) > MAX_RANGES:
             self.floor = received.drop_first()[1]
         if last > self.largest:
             self.largest = last
@@ -59,18 +63,27 @@ class AckTracker:
         if self.received:
             self.due_at = now
 
-    def on_ack_sent(self) -> None:
+    def on_ack_sent(self, now: float) -> None:
         """An ACK of everything received left."""
+        self._acked_at = now
+        self.owe_nothing()
+
+    def owe_nothing(self) -> None:
+        """Nothing that was received so far needs an ACK any more."""
         self._eliciting = 0
         self.due_at = float("inf")
 
-    @property
-    def is_worth_adding(self) -> bool:
-        """Whether an ACK should ride along in a packet that leaves anyway."""
-        return self._eliciting > 0
+    def is_worth_adding(self, now: float) -> bool:
+        """Whether an ACK should ride along in a packet that leaves anyway.
+
+        It should "if one has not been sent recently" (RFC 9000 §13.2.1): where packets go back and forth within a few
+        milliseconds, every second one carries it.
+        """
+        eliciting = self._eliciting
+        return eliciting >= ELICITING_THRESHOLD or (eliciting > 0 and now - self._acked_at >= self.max_delay * RECENTLY)
 
     def forget_to(self, largest: int) -> None:
         """The peer knows of our ACK up to `largest`: do not repeat those ranges (RFC 9000 §13.2.4)."""
         if largest >= self.floor:
-            self.received.subtract(0, largest)
-            self.floor = max(self.floor, largest)
+            self.received.drop_below(largest)
+            self.floor = largest

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from a2al_trio.quic.frames import encode_ack, encode_new_connection_id, encode_varints
+from a2al_trio.quic.ack_frame import encode_ack
+from a2al_trio.quic.frames import encode_new_connection_id, encode_varints
 from a2al_trio.quic.tracked import AckSent, CryptoSent, OnAcked, Resend, StreamSent
 from a2al_trio.quic.varint import encode_varint
 
@@ -19,6 +20,9 @@ __all__ = ["ApplicationFrames", "PacketContent", "add_ack", "add_crypto"]
 
 MIN_STREAM_ROOM = 24
 """Below this a STREAM frame would be mostly header."""
+
+MESSAGE_OVERHEAD = 1 + 8 + 2
+"""The most that a STREAM frame without an offset adds to its data."""
 
 MAX_FRAME_DATA = 0x3FFF
 """What a two-byte length field can say."""
@@ -54,14 +58,14 @@ class PacketContent:
 def add_ack(content: PacketContent, space: PacketSpace, now: float) -> None:
     """Add an ACK of everything received in `space` so far."""
     acks = space.acks
-    counts = acks.ecn_counts
-    ecn = (counts[2], counts[1], counts[3]) if counts[1] or counts[2] or counts[3] else None
+    _, ect1, ect0, ce = acks.ecn_counts
+    ecn = (ect0, ect1, ce) if ect0 or ect1 or ce else None
     delay = int((now - acks.largest_at) * 1_000_000) >> ACK_DELAY_EXPONENT if space.is_application else 0
     frame = encode_ack(acks.received, delay if delay > 0 else 0, ecn_counts=ecn, room=min(content.room, 600))
     content.parts.append(frame)
     content.room -= len(frame)
     content.contents.append(AckSent(acks, acks.largest))
-    acks.on_ack_sent()
+    acks.on_ack_sent(now)
 
 
 def add_crypto(content: PacketContent, space: PacketSpace) -> None:
@@ -121,7 +125,7 @@ class ApplicationFrames:
         streams = connection.streams
         while content.room >= MIN_STREAM_ROOM:
             half = streams.next_active()
-            if half is None or not self._add_stream(content, half):
+            if half is None or not self.add_stream(content, half):
                 break
         if connection.ping_pending and (content.eliciting or content.room > 0):
             self._add_ping(content)
@@ -232,10 +236,23 @@ class ApplicationFrames:
             # Otherwise the path shrank below what was accepted, and the datagram goes the way of datagrams.
             outgoing.pop(0)
 
-    def _add_stream(self, content: PacketContent, half: SendHalf) -> bool:
+    def add_stream(self, content: PacketContent, half: SendHalf) -> bool:
         """Add a STREAM frame of `half`; False when the packet is full."""
         connection = self._connection
         streams, flow, buffer = connection.streams, connection.flow, half.buffer
+        message = buffer.whole_message
+        if message is not None:
+            size = len(message)
+            if size <= half.limit and size <= flow.send_limit - flow.sent and size <= content.room - MESSAGE_OVERHEAD:
+                content.add(
+                    b"".join((b"\x0b", half.id_field, (0x4000 | size).to_bytes(2, "big"), message)),
+                    StreamSent(half, 0, size, True),
+                )
+                buffer.next_offset = size
+                buffer.fin_pending = False
+                flow.sent += size
+                streams.deactivate(half)
+                return True
         start, stop = buffer.lost.first if buffer.lost else (buffer.next_offset, buffer.end)
         is_new = start >= buffer.next_offset
         if is_new and stop > start:

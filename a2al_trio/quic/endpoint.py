@@ -68,6 +68,7 @@ class QuicEndpointCore:
         self.connections: set[QuicConnectionCore] = set()
         self._server = server
         self._entropy = entropy
+        self._cid_end = 1 + config.connection_id_length
         self._buffer = PacketBuffer()
         self._by_cid: dict[bytes, QuicConnectionCore] = {}
         self._cids_of: dict[QuicConnectionCore, set[bytes]] = {}
@@ -128,10 +129,14 @@ class QuicEndpointCore:
         data, size = batch.data, batch.segment_size
         if not data:
             return
+        cid_end = self._cid_end
         if len(data) <= size:
-            self._receive_one(data, batch, now)
+            connection = None if data[0] & 0x80 else self._by_cid.get(bytes(data[1:cid_end]))
+            if connection is not None and len(data) >= MIN_RESET_SIZE:
+                self._deliver(connection, data, batch, now)
+            else:
+                self._receive_one(data, batch, now)
             return
-        cid_end = 1 + self.config.connection_id_length
         if not data[0] & 0x80 and size >= cid_end + SAMPLE_END:
             connection = self._by_cid.get(bytes(data[1:cid_end]))
             path = connection.migration.path_for(batch.source, batch.local_host) if connection is not None else None
@@ -182,9 +187,12 @@ class QuicEndpointCore:
         *,
         counted: bool = False,
     ) -> None:
-        path = connection.migration.path_for(batch.source, batch.local_host)
-        if path is None:
-            return
+        path = connection.paths.current
+        if path.peer_address != batch.source or path.local_host != batch.local_host:
+            known = connection.migration.path_for(batch.source, batch.local_host)
+            if known is None:
+                return
+            path = known
         genuine = connection.intake.take_datagram(datagram, path, ecn=batch.ecn, now=now, counted=counted)
         if not genuine and not datagram[0] & 0x80 and self._reset_tokens.get(bytes(datagram[-16:])) is connection:
             connection.ending.on_stateless_reset(now)

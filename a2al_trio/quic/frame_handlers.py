@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from a2al_trio.quic.ack_frame import AckFrame
 from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError, TransportErrorCode
 from a2al_trio.quic.frames import (
-    AckFrame,
     ConnectionCloseFrame,
     CryptoFrame,
     DataBlockedFrame,

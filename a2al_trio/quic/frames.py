@@ -10,19 +10,17 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from a2al_trio.quic.ack_frame import AckFrame, decode_ack
 from a2al_trio.quic.errors import FrameDecodeError, TransportErrorCode
-from a2al_trio.quic.ranges import RangeSet
 from a2al_trio.quic.varint import (
     MAX_VARINT,
     VarintError,
     decode_varint,
-    decode_varints,
     encode_varint,
     encode_varint_row,
 )
 
 __all__ = [
-    "AckFrame",
     "ConnectionCloseFrame",
     "CryptoFrame",
     "DataBlockedFrame",
@@ -48,7 +46,6 @@ __all__ = [
     "decode_frame",
     "decode_frames",
     "decode_stream_frame",
-    "encode_ack",
     "encode_connection_close",
     "encode_new_connection_id",
     "encode_varints",
@@ -63,15 +60,6 @@ class PaddingFrame:
 @attrs.frozen
 class PingFrame:
     """PING."""
-
-
-@attrs.frozen
-class AckFrame:
-    """ACK: half-open ranges, ascending; `delay` is in units of the sender's ack_delay_exponent."""
-
-    ranges: tuple[tuple[int, int], ...]
-    delay: int
-    ecn_counts: tuple[int, int, int] | None = None
 
 
 @attrs.frozen
@@ -261,28 +249,6 @@ def _ping(_data: bytes, position: int, _type: int) -> _Decoded:
     return _PING, position
 
 
-def _ack(data: bytes, position: int, frame_type: int) -> _Decoded:
-    (largest, delay, count, first), position = decode_varints(data, position, 4)
-    if count * 2 > len(data) - position:
-        raise FrameDecodeError("ACK ranges are cut off", frame_type)
-    low = largest - first
-    ranges = [(low, largest + 1)]
-    if count:
-        row, position = decode_varints(data, position, 2 * count)
-        for gap, size in zip(row[::2], row[1::2], strict=True):
-            high = low - gap - 2
-            low = high - size
-            ranges.append((low, high + 1))
-    if low < 0:
-        raise FrameDecodeError("ACK of a negative packet number", frame_type)
-    counts = None
-    if frame_type == 0x03:
-        (ect0, ect1, ce), position = decode_varints(data, position, 3)
-        counts = (ect0, ect1, ce)
-    ranges.reverse()
-    return AckFrame(tuple(ranges), delay, counts), position
-
-
 def _reset_stream(data: bytes, position: int, frame_type: int) -> _Decoded:
     stream_id, position = decode_varint(data, position)
     code, position = decode_varint(data, position)
@@ -324,18 +290,30 @@ def decode_stream_frame(data: bytes, position: int) -> tuple[int, int, int, int]
     It saves the commonest of all frames the object that `decode_frame` makes. Raises `FrameDecodeError`.
     """
     frame_type = data[position]
-    has_offset, has_length = frame_type & 4, frame_type & 2
+    begin, end, offset = position + 2, len(data), 0
     try:
-        row, begin = decode_varints(data, position + 1, 1 + (has_offset >> 2) + (has_length >> 1))
-    except VarintError:
+        stream_id = data[position + 1]
+        if stream_id >= 0x40:
+            stream_id, begin = decode_varint(data, position + 1)
+        if frame_type & 4:
+            offset, begin = decode_varint(data, begin)
+        if frame_type & 2:
+            length = data[begin]
+            if length < 0x40:
+                begin += 1
+            elif length < 0x80:
+                length = (length & 0x3F) << 8 | data[begin + 1]
+                begin += 2
+            else:
+                length, begin = decode_varint(data, begin)
+            if length > end - begin:
+                raise FrameDecodeError("frame is cut off", frame_type)
+            end = begin + length
+    except (VarintError, IndexError):
         raise FrameDecodeError("frame is cut off", frame_type) from None
-    end = begin + row[-1] if has_length else len(data)
-    if end > len(data):
-        raise FrameDecodeError("frame is cut off", frame_type)
-    offset = row[1] if has_offset else 0
-    if offset + end - begin > MAX_VARINT:
+    if offset and offset + end - begin > MAX_VARINT:
         raise FrameDecodeError("stream offset is too large", frame_type)
-    return row[0], offset, begin, end
+    return stream_id, offset, begin, end
 
 
 def _stream(data: bytes, position: int, frame_type: int) -> _Decoded:
@@ -427,8 +405,8 @@ def _datagram(data: bytes, position: int, frame_type: int) -> _Decoded:
 _DECODERS: dict[int, Callable[[bytes, int, int], _Decoded]] = {
     0x00: _padding,
     0x01: _ping,
-    0x02: _ack,
-    0x03: _ack,
+    0x02: decode_ack,
+    0x03: decode_ack,
     0x04: _reset_stream,
     0x05: _stop_sending,
     0x06: _crypto,
@@ -484,32 +462,6 @@ def decode_frames(payload: bytes, allowed: frozenset[int] = FrameContext.ONE_RTT
 def encode_varints(frame_type: int, *values: int) -> bytes:
     """Return a frame that is its type and a row of integers, as most control frames are."""
     return bytes((frame_type,)) + encode_varint_row(values)
-
-
-def encode_ack(
-    received: RangeSet, delay: int, *, ecn_counts: tuple[int, int, int] | None = None, room: int = 1100
-) -> bytes:
-    """Return an ACK frame of at most `room` bytes for the highest ranges of `received`, which is not empty."""
-    low, stop = received.last
-    if len(received) == 1:
-        row = (stop - 1, delay, 0, stop - 1 - low)
-        return b"\x02" + encode_varint_row(row) if ecn_counts is None else b"\x03" + encode_varint_row(row + ecn_counts)
-    head = encode_varint_row((stop - 1, delay))
-    first = encode_varint(stop - 1 - low)
-    tail = b"" if ecn_counts is None else encode_varint_row(ecn_counts)
-    frame_type = b"\x02" if ecn_counts is None else b"\x03"
-    ranges = reversed(received)
-    next(ranges)
-    room -= len(head) + len(first) + len(tail) + 4
-    parts: list[bytes] = []
-    for start, stop in ranges:
-        part = encode_varint(low - stop - 1) + encode_varint(stop - 1 - start)
-        room -= len(part)
-        if room < 0:
-            break
-        parts.append(part)
-        low = start
-    return b"".join((frame_type, head, encode_varint(len(parts)), first, *parts, tail))
 
 
 def encode_connection_close(

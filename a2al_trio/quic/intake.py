@@ -77,7 +77,10 @@ class Intake:
             connection.bytes_received += len(data)
             path.bytes_received += len(data)
         try:
-            genuine = receiver.receive_datagram(data, now=now, path=path, ecn=ecn)
+            if data[0] & 0x80:
+                genuine = receiver.receive_datagram(data, now=now, path=path, ecn=ecn)
+            else:
+                genuine = receiver.receive_short(bytes(data), now=now, path=path, ecn=ecn)
             if receiver.has_stash and genuine and not connection.closed:
                 receiver.replay_stash(now)
         except (QuicTransportError, FrameDecodeError, TlsAlert) as error:

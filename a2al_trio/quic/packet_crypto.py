@@ -38,6 +38,9 @@ TAG_SIZE: Final = 16
 SAMPLE_SIZE: Final = 16
 """Bytes of ciphertext that feed one header-protection mask, and bytes from one mask to the next in a batch."""
 
+NONE_YET: Final = 1 << 62
+"""Beyond every packet number."""
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -79,6 +82,8 @@ class PacketKeys:
     """The AEAD's IV as an integer: the nonce of a packet is `(iv ^ packet_number).to_bytes(12, "big")`."""
     encrypt_into: Callable[[Buffer, Buffer, Buffer | None, Buffer], int]
     """`(nonce, plaintext, header, out)`; `out` may begin where `plaintext` begins and is 16 bytes longer."""
+    encrypt: Callable[[Buffer, Buffer, Buffer | None], bytes]
+    """`(nonce, plaintext, header)`; returns the protected payload as a new object."""
     decrypt: Callable[[Buffer, Buffer, Buffer | None], bytes]
     """`(nonce, ciphertext, header)`; returns the plaintext as a new object; raises `InvalidTag`."""
     masks: Callable[[Buffer], bytes]
@@ -88,9 +93,7 @@ class PacketKeys:
 
     def seal(self, packet_number: int, header: bytes, plaintext: bytes) -> bytes:
         """Return the protected payload of one packet (for packets outside the batch path)."""
-        out = bytearray(len(plaintext) + TAG_SIZE)
-        self.encrypt_into((self.iv ^ packet_number).to_bytes(12, "big"), plaintext, header, out)
-        return bytes(out)
+        return self.encrypt((self.iv ^ packet_number).to_bytes(12, "big"), plaintext, header)
 
     def open(self, packet_number: int, header: bytes, ciphertext: Buffer) -> bytes:
         """Return the payload of one packet; raises `InvalidTag` when it is not what the peer sealed."""
@@ -120,6 +123,7 @@ def _packet_keys(
         suite=suite,
         iv=int.from_bytes(expand(prefix + "iv", b"", 12), "big"),
         encrypt_into=aead.encrypt_into,
+        encrypt=aead.encrypt,
         decrypt=aead.decrypt,
         masks=masks,
         secret=secret,
@@ -179,7 +183,8 @@ class OneRttKeys:
     """The Key Phase bit of packets under the current keys."""
     previous_receive: PacketKeys | None = attrs.field(default=None, init=False)
     _next_receive: PacketKeys | None = attrs.field(default=None, init=False)
-    _lowest_received: int | None = attrs.field(default=None, init=False)
+    lowest_received: int = attrs.field(default=NONE_YET, init=False)
+    """The lowest packet number that the current receiving keys have opened."""
     _first_sent: int = attrs.field(default=0, init=False)
 
     def for_packet(self, phase_bit: int, packet_number: int) -> PacketKeys | None:
@@ -190,7 +195,7 @@ class OneRttKeys:
         """
         if phase_bit == self.phase:
             return self.receive
-        if self._lowest_received is None or packet_number < self._lowest_received:
+        if packet_number < self.lowest_received:
             return self.previous_receive
         if self._next_receive is None:
             self._next_receive = self.receive.next()
@@ -202,13 +207,12 @@ class OneRttKeys:
         `packet_number` is the lowest of those opened, `next_send_number` the number our next 1-RTT packet will have.
         """
         if keys is self.receive:
-            if self._lowest_received is None or packet_number < self._lowest_received:
-                self._lowest_received = packet_number
+            self.lowest_received = min(self.lowest_received, packet_number)
             return False
         if keys is not self._next_receive:
             return False
         self.update(next_send_number)
-        self._lowest_received = packet_number
+        self.lowest_received = packet_number
         return True
 
     def may_update(self, largest_acknowledged: int | None) -> bool:
@@ -216,7 +220,7 @@ class OneRttKeys:
         return (
             largest_acknowledged is not None
             and largest_acknowledged >= self._first_sent
-            and self._lowest_received is not None
+            and self.lowest_received != NONE_YET
             and self.previous_receive is None
         )
 
@@ -227,7 +231,7 @@ class OneRttKeys:
         self.receive = self._next_receive or self.receive.next()
         self._next_receive = None
         self.phase ^= 1
-        self._lowest_received = None
+        self.lowest_received = NONE_YET
         self._first_sent = next_send_number
 
     def discard_previous(self) -> None:

@@ -15,9 +15,9 @@ import attrs
 
 from a2al_trio.errors import CloseCause
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.quic.ack_frame import AckFrame
 from a2al_trio.quic.errors import FrameDecodeError
 from a2al_trio.quic.frames import (
-    AckFrame,
     ConnectionCloseFrame,
     CryptoFrame,
     DatagramFrame,

@@ -99,6 +99,16 @@ class RangeSet:
         """Remove and return the lowest range; IndexError when empty."""
         return self._starts.pop(0), self._stops.pop(0)
 
+    def drop_below(self, value: int) -> None:
+        """Remove everything lower than `value`."""
+        starts, stops = self._starts, self._stops
+        while starts and starts[0] < value:
+            if stops[0] > value:
+                starts[0] = value
+                return
+            del starts[0]
+            del stops[0]
+
     def gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of `start` to `stop` (exclusive) that are not in the set."""
         index = bisect_right(self._stops, start)

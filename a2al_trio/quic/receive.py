@@ -58,7 +58,7 @@ class Receiver:
         while start < len(data):
             if not data[start] & 0x80:
                 # A short header packet is always the last (RFC 9000 §12.2).
-                return self._receive_short(data[start:], now=now, path=path, ecn=ecn) or genuine
+                return self.receive_short(data[start:], now=now, path=path, ecn=ecn) or genuine
             try:
                 invariants = decode_invariants(data, start)
                 if first_cid is None:
@@ -140,22 +140,23 @@ class Receiver:
         )
         number = decode_packet_number(truncated, 8 * size, space.acks.largest + 1)
         header = bytes((first,)) + packet[1:number_at] + truncated.to_bytes(size, "big")
-        if not packet[0] & 0x80 and self._connection.one_rtt is not None:
-            chosen = self._connection.one_rtt.for_packet(first >> 2 & 1, number)
+        one_rtt = None if first & 0x80 else self._connection.one_rtt
+        if one_rtt is not None and first >> 2 & 1 != one_rtt.phase:
+            chosen = one_rtt.for_packet(first >> 2 & 1, number)
             if chosen is None:
                 self.undecryptable += 1
                 return None
             keys = chosen
         try:
-            payload = keys.open(number, header, packet[number_at + size :])
+            payload = keys.decrypt((keys.iv ^ number).to_bytes(12, "big"), packet[number_at + size :], header)
         except InvalidTag:
             self._on_undecryptable(keys)
             return None
         if first & reserved:
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "reserved header bits are set")
-        if space.acks.is_duplicate(number):
+        if number <= space.acks.largest and space.acks.is_duplicate(number):
             return None
-        if not packet[0] & 0x80:
+        if one_rtt is not None and (keys is not one_rtt.receive or number < one_rtt.lowest_received):
             self._connection.on_opened(keys, number, now)
         return number, payload
 
@@ -176,22 +177,23 @@ class Receiver:
         path: Path,
         ecn: int,
     ) -> None:
-        connection = self._connection
-        index = 2 if space.is_application else connection.spaces.index(space)
-        context = PacketContext(index, path, destination_cid, now)
-        newest = number > space.acks.largest
+        connection, acks = self._connection, space.acks
+        is_application = space.is_application
+        context = PacketContext(2 if is_application else connection.spaces.index(space), path, destination_cid, now)
+        newest = number > acks.largest
         self.packets += 1
         if connection.observer is not None:
             level = Level.EARLY if allowed is FrameContext.ZERO_RTT else space.level
             connection.observer.packet_received(now, level, number, payload, len(payload) + TAG_SIZE)
         self.handlers.process(payload, allowed, context)
-        space.acks.on_received(number, number, eliciting=int(context.eliciting), ecn=ecn, now=now)
-        if space.is_application and path is not connection.paths.current:
+        acks.on_received(number, number, eliciting=int(context.eliciting), ecn=ecn, now=now)
+        if is_application and path is not connection.paths.current:
             connection.migration.on_packet(path, destination_cid, moved=newest and not context.only_probing)
 
     # Short headers
 
-    def _receive_short(self, packet: bytes, *, now: float, path: Path, ecn: int) -> bool:
+    def receive_short(self, packet: bytes, *, now: float, path: Path, ecn: int) -> bool:
+        """Take a short header packet, which is all of its datagram or what is left of it; whether it was genuine."""
         connection = self._connection
         one_rtt = connection.one_rtt
         if one_rtt is None:

@@ -58,6 +58,13 @@ class SendBuffer:
         return self.end - self.next_offset
 
     @property
+    def whole_message(self) -> bytes | bytearray | None:
+        """All bytes of the stream, if they are one short piece, finished, and none of it was sent before."""
+        if self.next_offset == 0 and self.fin_pending and 0 < self.end < GATHER_BELOW and len(self._blocks) == 1:
+            return self._blocks[0]
+        return None
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes that could be sent in one piece, by and large."""
         if self.lost:

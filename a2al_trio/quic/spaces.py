@@ -93,7 +93,7 @@ class PacketSpace:
         self.discarded = True
         self.send_keys = self.receive_keys = None
         self.crypto = _SPENT
-        self.acks.on_ack_sent()
+        self.acks.owe_nothing()
 
 
 _SPENT = CryptoStream()

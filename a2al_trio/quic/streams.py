@@ -20,6 +20,9 @@ from a2al_trio.quic.varint import encode_varint
 __all__ = ["StreamLimits", "StreamObserver", "StreamTable"]
 
 URGENCIES = 8
+FEW_STREAMS = 16
+LITTLE_DATA = 512
+"""What is sent by the packet, not by the run: at most so many streams, and bytes of the first of them."""
 
 
 class StreamObserver(Protocol):
@@ -496,6 +499,15 @@ class StreamTable:
         if not levels:
             return None
         return next(iter(self._active[(levels & -levels).bit_length() - 1].values()))
+
+    @property
+    def is_little_active(self) -> bool:
+        """Whether so few streams have so little to send each that it may well fit into one packet."""
+        levels = self.active_levels
+        if not levels or levels & levels - 1:
+            return False
+        active = self._active[levels.bit_length() - 1]
+        return len(active) <= FEW_STREAMS and next(iter(active.values())).buffer.pending_bytes <= LITTLE_DATA
 
     def rotate(self, half: SendHalf) -> None:
         """The stream has had its turn; it goes behind those of its urgency."""

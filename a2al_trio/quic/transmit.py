@@ -17,6 +17,7 @@ from a2al_trio.quic.packet_builder import BUFFER_SIZE, MAX_SEGMENTS, mask_long_h
 from a2al_trio.quic.packet_crypto import TAG_SIZE
 from a2al_trio.quic.paths import MIN_DATAGRAM
 from a2al_trio.quic.recovery import SentRun
+from a2al_trio.quic.small_packet import SmallPacketWriter
 from a2al_trio.quic.tls import Level
 from a2al_trio.quic.varint import varint_size
 
@@ -48,6 +49,7 @@ class Transmitter:
         self._connection = connection
         self._buffer = connection.buffer
         self.frames = ApplicationFrames(connection)
+        self._small = SmallPacketWriter(connection, self.frames)
         self.paced_until: float | None = None
         self._skip_at = 0
 
@@ -111,7 +113,7 @@ class Transmitter:
         # Handshake data does not wait for the congestion window: 1-RTT data, which the peer cannot acknowledge before
         # it has this, may fill the window.
         wants_crypto = space.crypto.send.has_pending
-        if space.acks.due_at <= now or (space.acks.is_worth_adding and (wants_crypto or space.probes)):
+        if space.acks.due_at <= now or (space.acks.is_worth_adding(now) and (wants_crypto or space.probes)):
             add_ack(content, space, now)
         if wants_crypto:
             add_crypto(content, space)
@@ -179,12 +181,21 @@ class Transmitter:
         path = connection.paths.current
         space = connection.application
         acks = space.acks
+        streams = connection.streams
         while True:
             control = self.frames.has_control
-            wants_data = control or connection.streams.active_levels != 0 or space.probes > 0
+            wants_data = control or streams.active_levels != 0 or space.probes > 0
             if not wants_data and acks.due_at > now:
                 return
             allowed = self._allowance(path, now) if wants_data else 0
+            if allowed >= path.mtu.size and not control and not space.probes and streams.is_little_active:
+                self._maybe_skip_number(space)
+                transmit = self._small.write(path, now)
+                if transmit is not None:
+                    yield transmit
+                if not streams.active_levels and not streams.control and not connection.flow.blocked_pending:
+                    return
+                continue
             ecn = path.ecn.codepoint
             first_number = space.next_number
             end, size, in_flight_size = self._fill(path, allowed, now, control=control)
@@ -281,7 +292,7 @@ class Transmitter:
         if acks.due_at <= now and not wants_more:
             self.frames.collect_ack_only(content, space, now, may_ping=not space.sent)
             return
-        if acks.due_at <= now or acks.is_worth_adding:
+        if acks.due_at <= now or acks.is_worth_adding(now):
             add_ack(content, space, now)
         self.frames.collect(content, now, control=control)
         if space.probes:

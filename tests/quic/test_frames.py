@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from a2al_trio.quic import ack_frame
+from a2al_trio.quic.ack_frame import AckFrame, encode_ack
 from a2al_trio.quic.errors import FrameDecodeError, TransportErrorCode
 from a2al_trio.quic.frames import (
-    AckFrame,
     ConnectionCloseFrame,
     CryptoFrame,
     DatagramFrame,
@@ -21,7 +22,6 @@ from a2al_trio.quic.frames import (
     ResetStreamFrame,
     StreamFrame,
     decode_frames,
-    encode_ack,
     encode_connection_close,
     encode_new_connection_id,
     encode_varints,
@@ -65,6 +65,27 @@ def test_acks_round_trip_and_keep_the_newest_ranges(
     assert isinstance(frame, AckFrame)
     assert list(frame.ranges) == list(received)[-len(frame.ranges) :]
     assert (frame.delay, frame.ecn_counts) == (delay, counts)
+
+
+@given(
+    st.sampled_from((0x02, 0x03)),
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.sampled_from((1, 2, 4, 8))), min_size=4, max_size=8),
+    st.integers(0, 24),
+)
+def test_acks_laid_out_as_ours_read_as_all_others_do(
+    frame_type: int, values: list[tuple[int, int]], count: int
+) -> None:
+    values[2] = (0, 1)  # one range
+    if count % 2:
+        values[:] = [(value, size) for (value, _), size in zip(values, (4, 2, 1, 4, 4, 1, 4, 4), strict=False)]
+    row = bytearray()
+    for value, size in values:
+        bits = {1: 0, 2: 1, 4: 2, 8: 3}[size]
+        row += (value % (1 << 8 * size - 2) | bits << 8 * size - 2).to_bytes(size, "big")
+    data = bytes(row)
+    quick = ack_frame._usual_ack(data, 0, frame_type)
+    if quick is not None:
+        assert quick == ack_frame._any_ack(data, 0, frame_type)
 
 
 def test_plain_frames() -> None:

@@ -89,14 +89,31 @@ def test_acks_are_due_after_two_packets_or_a_delay_or_at_once() -> None:
     assert acks.due_at == 5.025
     acks.on_received(1, 1, eliciting=1, ecn=0, now=5.01)
     assert acks.due_at == 5.01
-    acks.on_ack_sent()
+    acks.on_ack_sent(5.01)
     acks.on_received(2, 2, eliciting=0, ecn=0, now=5.02)
     assert acks.due_at == float("inf")
     acks.on_received(5, 5, eliciting=1, ecn=0, now=5.03)
     assert acks.due_at == 5.03
-    acks.on_ack_sent()
+    acks.on_ack_sent(5.03)
     acks.on_received(6, 6, eliciting=1, ecn=3, now=5.04)
     assert acks.due_at == 5.04
+
+
+def test_an_ack_rides_along_unless_one_was_sent_just_now() -> None:
+    acks = AckTracker(0.025)
+    assert not acks.is_worth_adding(5.0)
+    acks.on_received(0, 0, eliciting=1, ecn=0, now=5.0)
+    assert acks.is_worth_adding(5.0)
+    acks.on_ack_sent(5.0)
+    acks.on_received(1, 1, eliciting=1, ecn=0, now=5.001)
+    assert not acks.is_worth_adding(5.001)
+    assert acks.is_worth_adding(5.006), "the last one was sent a while ago"
+    acks.on_received(2, 2, eliciting=1, ecn=0, now=5.002)
+    assert acks.is_worth_adding(5.002), "two packets wait for it"
+    handshake = AckTracker(0.0)
+    handshake.on_ack_sent(5.0)
+    handshake.on_received(0, 0, eliciting=1, ecn=0, now=5.0)
+    assert handshake.is_worth_adding(5.0)
 
 
 def test_duplicates_are_known_even_when_ranges_are_forgotten() -> None:
