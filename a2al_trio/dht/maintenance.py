@@ -93,6 +93,7 @@ class Maintenance:
         self._lost_since_recovery = 0
         self._last_recovery = float("-inf")
         self._home = Refill()
+        self._turn = 0  # the bucket whose hearsay was asked last
         self._seeds: tuple[SocketAddress, ...] = ()
         self._bootstrap_delay = RETRY_BOOTSTRAP[0]
         self._next_bootstrap = float("-inf")
@@ -250,14 +251,16 @@ class Maintenance:
             self._start_over(now)
 
     def _probe_waiting(self, now: float) -> None:
-        """Hearsay is asked where there is room, a few per tick, taking turns among buckets."""
+        """Hearsay is asked where there is room, one contact per bucket and a few per tick, the buckets in turn."""
+        buckets = list(reversed(self._table.buckets()))
+        begin = next((at for at, (index, _) in enumerate(buckets) if index < self._turn), 0)
         asked = 0
-        for _, bucket in reversed(self._table.buckets()):
-            room = self._config.bucket_size - len(bucket.main)
-            if room <= 0:
+        for index, bucket in buckets[begin:] + buckets[:begin]:
+            if len(bucket.main) >= self._config.bucket_size:
                 continue
             hearsay = next((held for held in reversed(bucket.waiting) if held.verified_at is None), None)
             if hearsay is not None and self._probe(hearsay.contact, now):
+                self._turn = index
                 asked += 1
             if asked == PENDING_PROBES:
                 return
