@@ -7,8 +7,7 @@ cancelled leaves at once; the call itself is then ended where that is safe.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
@@ -20,7 +19,8 @@ from a2al_trio.host.accept import Admission, AdmittedCall
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.dial import Dialler, raise_if_mismatch
-from a2al_trio.host.pending import PendingCall
+from a2al_trio.host.paths import GOODBYE, KeptPath, KeptPaths
+from a2al_trio.host.pending import CallRequest, PendingCall
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
@@ -30,7 +30,7 @@ from a2al_trio.quic import QuicConnection, QuicStream
 from a2al_trio.scopes import Attempt, race
 from a2al_trio.signaling import IncomingCall, Room
 
-__all__ = ["Meetings", "Ready"]
+__all__ = ["Meetings"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +41,10 @@ FIRST_STREAM_LIMIT = 2.0
 
 Callers of agents open theirs together with the end of the handshake.
 """
-LINGER = 0.5
-"""Seconds an ended connection stays, so that a peer which missed our goodbye and goes on sending gets it again."""
-
-PATH_REST = 10.0
-"""Seconds that a path without a connection is kept for the next one (spec 08 §5.4)."""
-
-Ready = Callable[[], Awaitable[object]]
-"""Returns when a call that was prepared is to be made."""
+CALLER_REST, CALLEE_REST = 30.0, 60.0
+"""Seconds that a path without a connection is kept for the caller's next one; the callee's half notices its end."""
+PATH_LIMIT = 0.5
+"""Seconds for a handshake on a path that stands (spec 08 §5.4): callees of old listen there no more."""
 
 
 @attrs.define
@@ -66,23 +62,36 @@ class Meetings:
     own_side: Callable[[], PunchSide]
     """Where our main socket is seen, for the synchronised punch (spec 08 §5.1)."""
     _calling: dict[tuple[Address, Address], trio.Event] = attrs.field(factory=dict)
+    _paths: KeptPaths = attrs.field(factory=KeptPaths)
 
-    async def call(
-        self,
-        peer: Address,
-        hubs: Sequence[str],
-        *,
-        local: Address,
-        ready: Ready | None = None,
-    ) -> AgentConnection:
+    def find_path(self, request: CallRequest) -> KeptPath | None:
+        """A path that stands and leads to the host that is wanted."""
+        return self._paths.find(*request.keys)
+
+    async def call_over(self, kept: KeptPath, peer: Address, *, local: Address) -> AgentConnection:
+        """Connect to an agent over a path that stands.
+
+        Raises ConnectError if nobody answers there, IdentityMismatch if somebody else does.
+        """
+        with kept.used(), trio.move_on_after(PATH_LIMIT):
+            try:
+                quic = await kept.meeting.dial(peer, self.tls.dialling(peer, local))
+            except ConnectionLost as lost:
+                raise_if_mismatch(lost, f"the path there is does not lead to {peer}")
+                raise
+            connection = await self._introduce(quic, kept.meeting, peer, local)
+            self.background.start_soon(_use, kept, connection)
+            return connection
+        raise ConnectError(f"no answer within {PATH_LIMIT} s")
+
+    async def call(self, request: CallRequest) -> AgentConnection:
         """Meet an agent through one of the hubs its record names.
 
-        What needs no peer is done at once, and the rest when `ready` returns. Raises what `open_outgoing` raises,
-        IdentityMismatch if somebody else answers.
+        Raises what `open_outgoing` raises, IdentityMismatch if somebody else answers.
         """
-        async with self._alone(local, peer):
-            call = PendingCall()
-            self.background.start_soon(self._keep_call, call, peer, hubs, local, ready)
+        async with self._alone(request.local, request.peer):
+            call = PendingCall(request)
+            self.background.start_soon(self._keep_call, call)
             try:
                 await call.settled.wait()
             except BaseException:
@@ -115,11 +124,11 @@ class Meetings:
             self.admission.punching[caller] = self._take_node
             async with open_incoming(self.place, call, remote=caller, tls=tls, beside=beside) as meeting:
                 if meeting.is_client:
-                    connection = await self._introduce(meeting, caller, target)
+                    connection = await self._introduce(meeting.quic, meeting, caller, target)
                     if not self.admission.hand_over(connection):
                         connection.close(1, "too many connections")
                     await connection.wait_closed()
-                    await trio.sleep(LINGER)
+                    await trio.sleep(GOODBYE)
                 else:
                     await self._serve_path(meeting, caller)
         except A2alError as error:
@@ -128,30 +137,23 @@ class Meetings:
             self.admission.punching.pop(caller, None)
 
     async def _serve_path(self, meeting: Meeting, caller: Address) -> None:
-        """Keep the connection of the caller that was announced, and those that follow on the same path (spec 08 §5.4).
-
-        Newer callers dial another agent of ours there before they call at a hub again. A relay is not kept for that.
-        """
+        """Keep the connection of the caller that was announced, and those that follow on the same path."""
         following = AdmittedCall(path=lambda: meeting.description, take_node=self._take_node)
-        active = 0
+        kept = self._paths.keep(meeting, CALLEE_REST)
+
+        async def keep(quic: QuicConnection, call: AdmittedCall) -> None:
+            with kept.used():
+                await self.admission.keep(quic, call)
+
+        async def accept(nursery: trio.Nursery) -> None:
+            while True:
+                nursery.start_soon(keep, await meeting.accept(), following)
+
         async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as accepting:
-
-                async def keep(quic: QuicConnection, call: AdmittedCall) -> None:
-                    nonlocal active
-                    active += 1
-                    accepting.deadline = math.inf
-                    try:
-                        await self.admission.keep(quic, call)
-                    finally:
-                        active -= 1
-                        if not active:
-                            rest = LINGER if meeting.path.relayed else PATH_REST
-                            accepting.deadline = trio.current_time() + rest
-
-                nursery.start_soon(keep, meeting.quic, attrs.evolve(following, caller=caller))
-                while True:
-                    nursery.start_soon(keep, await meeting.accept(), following)
+            nursery.start_soon(keep, meeting.quic, attrs.evolve(following, caller=caller))
+            nursery.start_soon(accept, nursery)
+            await kept.wait_over()
+            nursery.cancel_scope.cancel()
 
     async def _take_node(self, quic: QuicConnection, caller: Address) -> QuicStream | None:
         """Tell an agent connection from a DHT connection by the first stream, for nothing else does (spec 06 §1).
@@ -167,12 +169,11 @@ class Meetings:
         await self.punches.adopt(quic, caller, first)
         return None
 
-    async def _keep_call(
-        self, call: PendingCall, peer: Address, hubs: Sequence[str], local: Address, ready: Ready | None
-    ) -> None:
+    async def _keep_call(self, call: PendingCall) -> None:
+        peer = call.request.peer
         try:
             with call.scope:
-                await self._run_call(call, peer, hubs, local, ready)
+                await self._run_call(call)
         except ConnectionLost as lost:
             try:
                 raise_if_mismatch(lost, f"whoever answers for {peer} is somebody else")
@@ -185,32 +186,35 @@ class Meetings:
             # The host is closing, or the call was abandoned.
             call.fail(ConnectError(f"the call to {peer} was given up"))
 
-    async def _run_call(
-        self, call: PendingCall, peer: Address, hubs: Sequence[str], local: Address, ready: Ready | None
-    ) -> None:
-        tls = self.tls.dialling(peer, local)
+    async def _run_call(self, call: PendingCall) -> None:
+        request = call.request
+        peer, local = request.peer, request.local
         async with open_outgoing(
             self.place,
-            hubs,
+            request.hubs,
             local=local,
             remote=peer,
-            tls=tls,
-            ready=ready,
+            tls=self.tls.dialling(peer, local),
+            ready=request.ready,
             on_path=call.note_path,
-            beside=partial(self._punch, call, peer, local),
+            beside=partial(self._punch, call),
         ) as meeting:
-            if meeting.is_client:
-                connection = await self._introduce(meeting, peer, local)
-                if not call.settle(connection):
-                    connection.close(0, "superseded by faster candidate")
-                await connection.wait_closed()
-            else:
+            if not meeting.is_client:
                 expected = AdmittedCall(caller=peer, path=lambda: meeting.description, hand_over=call.settle)
                 await self.admission.keep(meeting.quic, expected)
-            await trio.sleep(LINGER)
+                await trio.sleep(GOODBYE)
+                return
+            connection = await self._introduce(meeting.quic, meeting, peer, local)
+            if not call.settle(connection):
+                connection.close(0, "superseded by faster candidate")
+            kept = self._paths.keep(meeting, CALLER_REST)
+            with self._paths.offered(kept, *request.keys):
+                self.background.start_soon(_use, kept, connection)
+                await kept.wait_over()
 
-    async def _punch(self, call: PendingCall, peer: Address, local: Address, room: Room) -> None:
+    async def _punch(self, call: PendingCall, room: Room) -> None:
         """Dial the peer's main socket from ours at the moment it dials us; who is there first wins over ICE."""
+        peer, local = call.request.peer, call.request.local
         async with aclosing(rounds_as_caller(room, self.own_side())) as rounds:
             async for targets in rounds:
                 with trio.move_on_after(ROUND):
@@ -249,8 +253,15 @@ class Meetings:
                         for address in targets:
                             nursery.start_soon(dial, address)
 
-    async def _introduce(self, meeting: Meeting, peer: Address, local: Address) -> AgentConnection:
-        return await self.dialler.introduce(meeting.quic, peer, local, path=lambda: meeting.description)
+    async def _introduce(
+        self, quic: QuicConnection, meeting: Meeting, peer: Address, local: Address
+    ) -> AgentConnection:
+        return await self.dialler.introduce(quic, peer, local, path=lambda: meeting.description)
+
+
+async def _use(kept: KeptPath, connection: AgentConnection) -> None:
+    with kept.used():
+        await connection.wait_closed()
 
 
 def _superseded(connection: AgentConnection) -> None:

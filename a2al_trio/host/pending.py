@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+
 import attrs
 import trio
 
 from a2al_trio.host.connection import AgentConnection
+from a2al_trio.identity import Address
 
-__all__ = ["PendingCall"]
+__all__ = ["CallRequest", "PendingCall"]
+
+
+@attrs.frozen(kw_only=True)
+class CallRequest:
+    """Whom to call, through which hubs, as whom.
+
+    `place` tells the peer's host from others, so that the path serves for calls to its other agents; None does not.
+    What needs no peer is done at once, and the rest when `ready` returns.
+    """
+
+    peer: Address
+    hubs: Sequence[str]
+    local: Address
+    place: Hashable = None
+    ready: Callable[[], Awaitable[object]] | None = None
+
+    @property
+    def keys(self) -> tuple[Hashable, ...]:
+        """What calls to the same host can be known by."""
+        return (self.peer,) if self.place is None else (self.peer, self.place)
 
 
 @attrs.define(eq=False)
 class PendingCall:
     """What has become of a call so far."""
 
+    request: CallRequest
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     settled: trio.Event = attrs.field(factory=trio.Event)
     connection: AgentConnection | None = None

@@ -14,8 +14,9 @@ from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.config import CONNECT_STAGGER, ICE_STAGGER
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.dial import Dialler
-from a2al_trio.host.meet import Meetings, Ready
-from a2al_trio.host.targets import Endpoint, PathPlan, interleave_families, plan_path
+from a2al_trio.host.meet import Meetings
+from a2al_trio.host.pending import CallRequest
+from a2al_trio.host.targets import Endpoint, interleave_families, plan_path
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.scopes import Attempt, race
@@ -60,22 +61,29 @@ class Reach:
         source = self.agents.get(local).address
         plan = plan_path(payload)
         addresses = await self._dialable(plan.direct)
-        attempts = []
+        if not addresses and not plan.signals:
+            raise NoRoute(_nothing_to_dial(peer, payload))
         # The second half of the head start is for preparing the meeting: most direct dials that work need less.
         half = head_start(self.round_trips()) / 2
         failed = trio.Event()
+
+        async def ready() -> None:
+            with trio.move_on_after(half):
+                await failed.wait()
+
+        request = CallRequest(
+            peer=peer, hubs=plan.signals, local=source, place=plan.place, ready=ready if addresses else None
+        )
+        attempts = []
+        kept = self.meetings.find_path(request)
+        if kept is not None:
+            over = functools.partial(self.meetings.call_over, kept, peer, local=source)
+            attempts.append(Attempt(f"the path there is, {kept.meeting.description}", over))
         if addresses:
             attempts.append(Attempt("direct", functools.partial(self._dial_all, peer, addresses, source, failed)))
         if plan.signals:
-
-            async def ready() -> None:
-                with trio.move_on_after(half):
-                    await failed.wait()
-
-            meet = functools.partial(self._meet, peer, plan, source, ready if addresses else None)
+            meet = functools.partial(self._meet, request, plan.deferred)
             attempts.append(Attempt(f"ICE through {', '.join(plan.signals)}", meet))
-        if not attempts:
-            raise NoRoute(_nothing_to_dial(peer, payload))
         try:
             return await race(attempts, stagger=half, discard=_superseded)
         except ConnectError as error:
@@ -99,18 +107,18 @@ class Reach:
                 failed.set()
             raise
 
-    async def _meet(self, peer: Address, plan: PathPlan, local: Address, ready: Ready | None) -> AgentConnection:
+    async def _meet(self, request: CallRequest, deferred: Sequence[Endpoint]) -> AgentConnection:
         """Meet at a hub; if no hub brings us together, dial what the NAT in front of the peer may yet let in."""
-        hubs = plan.signals
+        peer, hubs = request.peer, request.hubs
         try:
-            return await self.meetings.call(peer, hubs, local=local, ready=ready)
+            return await self.meetings.call(request)
         except (SignalingError, ConnectError) as error:
-            addresses = await self._dialable(plan.deferred)
+            addresses = await self._dialable(deferred)
             if not addresses or isinstance(error, IdentityMismatch):
                 raise
             failed = _flat([AttemptFailure(f"ICE through {', '.join(hubs)}", error)])
         try:
-            return await self._dial_all(peer, addresses, local)
+            return await self._dial_all(peer, addresses, request.local)
         except ConnectError as error:
             raise ConnectError(f"cannot connect to {peer}", (*failed, *error.attempts)) from error
 

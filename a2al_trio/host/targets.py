@@ -82,6 +82,8 @@ class PathPlan:
     """Endpoints behind a NAT that takes no cold packets: worth a dial only when meeting at a hub is no way."""
     signals: tuple[str, ...]
     """Hubs to meet at."""
+    place: tuple[tuple[str, ...], tuple[str, ...]] | None
+    """What the records of all agents of one host have in common (spec 08 §5.4); None if that says too little."""
 
 
 def plan_path(payload: EndpointPayload) -> PathPlan:
@@ -92,10 +94,12 @@ def plan_path(payload: EndpointPayload) -> PathPlan:
     """
     signals = tuple(payload.signals or (payload.signal,)) if payload.signal else ()
     endpoints = endpoints_of(payload)
+    # Hosts that have no endpoint may well share their hubs.
+    place = (tuple(sorted(payload.endpoints or ())), tuple(sorted(signals))) if endpoints else None
     if not signals or payload.nat_type not in RESTRICTED_NAT_TYPES:
-        return PathPlan(endpoints, (), signals)
+        return PathPlan(endpoints, (), signals, place)
     direct = tuple(endpoint for endpoint in endpoints if _is_global_ipv6(endpoint.host))
-    return PathPlan(direct, tuple(endpoint for endpoint in endpoints if endpoint not in direct), signals)
+    return PathPlan(direct, tuple(endpoint for endpoint in endpoints if endpoint not in direct), signals, place)
 
 
 def _is_global_ipv6(host: str) -> bool:

@@ -64,11 +64,22 @@ class Meeting:
     path: IcePath
     is_client: bool
     _endpoint: QuicEndpoint
+    _session: IceSession
     _connections: list[QuicConnection]
 
     async def accept(self) -> QuicConnection:
         """Wait for a further connection that the peer dials over the same path (spec 08 §5.4)."""
-        quic = await self._endpoint.accept()
+        return self._add(await self._endpoint.accept())
+
+    async def dial(self, remote: Address, tls: ClientTls) -> QuicConnection:
+        """Make a further connection over the same path, to any agent at its other end; raises `ConnectionLost`."""
+        return self._add(await _dial(self._endpoint, self.path, remote, tls))
+
+    async def wait_lost(self) -> str:
+        """Wait until the path is lost; returns why."""
+        return await self._session.wait_lost()
+
+    def _add(self, quic: QuicConnection) -> QuicConnection:
         self._connections[:] = [quic, *(each for each in self._connections if each.close_reason is None)]
         return quic
 
@@ -171,7 +182,7 @@ async def _open_meeting(
             aside.cancel()
         connections = [quic]
         nursery.start_soon(_end_with_path, session, connections)
-        yield Meeting(quic, path, is_client, endpoint, connections)
+        yield Meeting(quic, path, is_client, endpoint, session, connections)
 
 
 async def _run_beside(beside: Beside, room: Room, scope: trio.CancelScope) -> None:

@@ -14,11 +14,11 @@ import trio.testing
 from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
 from a2al_trio.host import AgentConnection, Host, HostConfig
 from a2al_trio.host.assembly import _round_trips
-from a2al_trio.host.meet import PATH_REST
+from a2al_trio.host.meet import CALLEE_REST, CALLER_REST
 from a2al_trio.host.reach import head_start
 from a2al_trio.ice import StaticCredentials, TurnServer
 from a2al_trio.identity import Address, Identity
-from a2al_trio.punch import Meeting, open_outgoing
+from a2al_trio.punch import open_outgoing
 from a2al_trio.signaling import Hub
 from a2al_trio.testing import Link, Nat, Packet, SimHost, SimNet, cancelled_after, open_simnet
 from a2al_trio.wire import EndpointPayload, encode_route_frame
@@ -183,8 +183,8 @@ async def test_a_call_to_the_nodes_own_agent_is_told_from_dht_traffic(autojump_c
                 accepted.close()
 
 
-async def test_further_agents_are_called_over_the_path_there_is(autojump_clock: Clock) -> None:
-    """As newer nodes do (spec 08 §5.4): to another agent of the same host, or to the same one again."""
+async def test_further_calls_take_the_path_there_is(autojump_clock: Clock) -> None:
+    """To another agent of the same host, or to the same one again: as newer nodes do (spec 08 §5.4)."""
     carol = identity(4)
     async with (
         open_world() as world,
@@ -195,29 +195,50 @@ async def test_further_agents_are_called_over_the_path_there_is(autojump_clock: 
         alice.register_agent(carol)
         await nursery.start(alice.serve, echo)
         await alice.publish()
-        meetings = bob._parts.outgoing.reach.meetings
-        local = BOB.address
+        records = {peer: await bob.resolve(peer) for peer in (ALICE.address, carol.address)}
 
-        async def dial(meeting: Meeting, peer: Address) -> AgentConnection:
-            tls = meetings.tls.dialling(peer, local)
-            quic = await meeting._endpoint.connect(meeting.path.peer_address, tls=tls, server_name=str(peer))
-            return await meetings.dialler.introduce(quic, peer, local)
+        async def call(peer: Address) -> tuple[float, str]:
+            began = trio.current_time()
+            async with bob.connect(peer, record=records[peer]) as connection:
+                took = trio.current_time() - began
+                assert await ask(connection, b"hello") == b"hello"
+                return took, connection.path
 
-        tls = meetings.tls.dialling(carol.address, local)
-        async with open_outgoing(meetings.place, [HUB], local=local, remote=carol.address, tls=tls) as meeting:
-            first = await meetings.dialler.introduce(meeting.quic, carol.address, local)
-            for peer in (ALICE.address, carol.address):
-                async with await dial(meeting, peer) as further:
-                    assert await ask(further, b"hello") == b"hello"
-            await first.aclose()
-            await trio.sleep(PATH_REST - 1)
-            async with await dial(meeting, ALICE.address) as last:
-                assert await ask(last, b"again") == b"again"
-                await trio.sleep(3 * PATH_REST)
-                assert await ask(last, b"still there?") == b"still there?"
-            await trio.sleep(PATH_REST + 1)
-            assert len(world.net.hosts["alice"]._sockets) <= 2, "the path was given up"
+        async with bob.connect(carol.address, record=records[carol.address]) as first:
+            took, path = await call(ALICE.address)
+            assert (took, path) == (pytest.approx(0.04), first.path), "one round trip"
+        await trio.sleep(CALLER_REST - 1)
+        for _ in range(3):
+            assert await call(carol.address) == (pytest.approx(0.04), first.path)
+            await trio.sleep(CALLER_REST - 1)
+        await trio.sleep(CALLER_REST)
+        took, path = await call(carol.address)
+        assert took > 0.3
+        assert path != first.path
+        await trio.sleep(2 * CALLEE_REST)
+        for name in ("alice", "bob"):
+            assert len(world.net.hosts[name]._sockets) <= 2, "the paths were given up"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_path_whose_other_end_is_gone_costs_little(autojump_clock: Clock) -> None:
+    """Callees of old listen for one connection alone; here the other end has gone silent."""
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+    ):
+        await alice.publish()
+        record = await bob.resolve(ALICE.address)
+        async with bob.connect(ALICE.address, record=record) as connection:
+            path = connection.path
+        await trio.sleep(1)
+        for kept in alice._parts.outgoing.reach.meetings._paths._idle:
+            kept.give_up()
+        began = trio.current_time()
+        async with bob.connect(ALICE.address, record=record) as connection:
+            assert connection.path != path
+            assert trio.current_time() - began < 0.6
 
 
 async def test_what_needs_no_peer_is_prepared_during_the_head_start(autojump_clock: Clock) -> None:
@@ -239,6 +260,7 @@ async def test_what_needs_no_peer_is_prepared_during_the_head_start(autojump_clo
             async with bob.connect(ALICE.address, record=record) as connection:
                 took[is_prepared] = trio.current_time() - began
                 assert connection.path.startswith("ICE")
+            await trio.sleep(2 * CALLEE_REST)
         waited = head_start(_round_trips(bob.dht))
         print(f"a head start of {waited:.3f} s, then {took[True] - waited:.3f} s; unprepared {took[False]:.3f} s")
         assert took[True] - waited == pytest.approx(took[False] - 0.04), "the round trip to connect to the hub"
@@ -462,9 +484,10 @@ async def test_a_call_cancelled_anywhere_leaves_nothing(autojump_clock: Clock) -
                 async with bob.connect(ALICE.address, record=record) as connection:
                     await ask(connection, b"hello")
             cancelled = scope.cancelled_caught
+            bob._parts.outgoing.reach.meetings._paths._by_key.clear()  # each call is a meeting of its own
             steps += 61
         assert steps > 200, "nothing was cancelled half way"
-        await trio.sleep(60)
+        await trio.sleep(CALLEE_REST + 30)
         assert world.hub.stats.sessions_active == 0
         for name in ("alice", "bob"):
             # Only the main socket, and the one that NAT probes may be using.
