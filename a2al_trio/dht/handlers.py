@@ -263,9 +263,9 @@ class Handlers:
             held = self._store.put(
                 body.record, self._env.unix_seconds(), key=key, source=network_of(source.host), hearsay=hearsay
             )
-            if held.lasting is not None:
-                self._hearsay.ask_publisher(held, now)
             if held.alive:
+                if held.lasting is not None:
+                    self._hearsay.ask_publisher(held, now)
                 self._subscriptions.stored(key, body.record, now)
                 if self._on_push is not None:
                     self._on_push(key, body.record)  # we may be among the nearest to one of our own agents

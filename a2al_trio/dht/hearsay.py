@@ -26,6 +26,8 @@ from a2al_trio.wire.records import RecordCategory, RecordType, SignedRecord, rec
 
 __all__ = ["Hearsay"]
 
+NEAR = 24
+"""How many nodes nearest a key are believed: all its holders, though as many others may have gone unnoticed."""
 ENDPOINTS_ASKED = 2
 ASKS_PER_HOST = 2
 ASK_WINDOW = 60.0
@@ -54,7 +56,7 @@ class Hearsay:
         endpoints = list(self._endpoints(record, key))
         if not endpoints or any(endpoint.host == source.host for endpoint in endpoints):
             return False  # a host stores the records of its agents under its own name
-        near = self._table.closest(int.from_bytes(key, "big"), self._env.config.replicas)
+        near = self._table.closest(int.from_bytes(key, "big"), NEAR)
         return all(entry.contact.node_address != sender for entry in near)
 
     def ask_publisher(self, held: Held, now: float) -> None:
@@ -63,7 +65,7 @@ class Hearsay:
         def answered(_reply: Reply, _now: float) -> None:
             self._store.confirm(held)
 
-        for endpoint in list(self._endpoints(held.record, held.key))[:ENDPOINTS_ASKED]:
+        for endpoint in list(dict.fromkeys(self._endpoints(held.record, held.key)))[:ENDPOINTS_ASKED]:
             if not self._contacts.usable(endpoint):
                 continue
             if not self._asked.take(endpoint.host, now) or not self._asking.take(b"", now):
