@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib
 import os
+import pkgutil
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,10 +22,13 @@ from typing import Any
 import click
 import pytest
 import trio
+from click.testing import CliRunner
 from fastapi import WebSocket
 
+import a2al_trio
 from a2al_trio import Host, HostConfig, Identity, open_host
 from a2al_trio.cli import main
+from a2al_trio.host import load_config
 from a2al_trio.http import serve_asgi
 from tests.host.world import identity
 from tests.http.world import open_loopback_hosts
@@ -105,6 +114,14 @@ async def use_forward(page: Namespace) -> None:
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             assert await stream.receive_some() == b"hello"
         nursery.cancel_scope.cancel()
+    with tempfile.TemporaryDirectory() as name:
+        inbox, file = trio.Path(name) / "inbox", trio.Path(name) / "file"
+        await inbox.mkdir()
+        await file.write_bytes(b"content")
+        async with open_loopback_hosts() as (callee, caller), trio.open_nursery() as nursery:
+            await nursery.start(callee.serve, lambda connection: page["take"](connection, Path(inbox)))
+            assert await page["give"](caller, str(callee.address), Path(file)) == "file"
+            nursery.cancel_scope.cancel()
 
 
 async def use_access(page: Namespace) -> None:
@@ -171,25 +188,57 @@ def test_a_command_takes_these_options(page: str, line: str, tmp_path: Path) -> 
         pass
 
 
-def test_shells_complete_commands() -> None:
-    [line] = [block.strip() for page in PAGES for block in blocks(page, "bash")]
-    assert line == 'eval "$(_A2AL_TRIO_COMPLETE=bash_source a2al-trio)"'
-    answer = subprocess.run(
-        [sys.executable, "-c", "from a2al_trio.cli import main; main(prog_name='a2al-trio')"],
-        env={**os.environ, "_A2AL_TRIO_COMPLETE": "bash_complete", "COMP_WORDS": "a2al-trio forw", "COMP_CWORD": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert answer.stdout == "plain,forward\n"
+@pytest.mark.parametrize(
+    ("shell", "line", "answer"),
+    [
+        ("bash", 'eval "$(_A2AL_TRIO_COMPLETE=bash_source a2al-trio)"', "plain,forward\n"),
+        ("zsh", 'eval "$(_A2AL_TRIO_COMPLETE=zsh_source a2al-trio)"', "plain\nforward\nLead a local TCP port"),
+        ("fish", "_A2AL_TRIO_COMPLETE=fish_source a2al-trio | source", "plain\nforward\nLead a local TCP port"),
+    ],
+)
+def test_shells_complete_commands(shell: str, line: str, answer: str) -> None:
+    assert blocks("reference/commands.md", shell) == [line + "\n"]
+    asked = {"_A2AL_TRIO_COMPLETE": f"{shell}_source"}
+    script = CliRunner().invoke(main, env=asked, prog_name="a2al-trio", complete_var="_A2AL_TRIO_COMPLETE").stdout
+    assert f"{shell}_complete" in script
+    if program := shutil.which(shell):
+        subprocess.run([program, "-c", script], check=True, timeout=20)
+    asked = {"_A2AL_TRIO_COMPLETE": f"{shell}_complete", "COMP_WORDS": "a2al-trio forw"}
+    asked["COMP_CWORD"] = "forw" if shell == "fish" else "1"
+    told = CliRunner().invoke(main, env=asked, prog_name="a2al-trio", complete_var="_A2AL_TRIO_COMPLETE").stdout
+    assert told.replace("\t", "\n").replace(",", "\n").startswith(answer.replace(",", "\n"))
+
+
+# --- settings ---------------------------------------------------------------------------------------------------
+
+
+def test_settings_files_are_understood(tmp_path: Path) -> None:
+    files = [block for page in PAGES for block in blocks(page, "toml")]
+    assert files
+    for number, text in enumerate(files):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text)
+        assert load_config(path) != HostConfig()
+
+
+def test_the_unit_starts_a_command_that_is_there() -> None:
+    [text] = blocks("howto/deploy.md", "ini")
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+    _, name, *words = shlex.split(unit["Service"]["ExecStart"])
+    with main.commands[name].make_context(name, words, parent=click.Context(main)):
+        pass
 
 
 # --- pages ------------------------------------------------------------------------------------------------------
 
 
-def test_pages_build_without_warnings(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -198,4 +247,29 @@ def test_pages_build_without_warnings(tmp_path: Path) -> None:
     )
     assert built.returncode == 0, built.stderr
     assert "WARNING" not in built.stderr
-    assert (tmp_path / "howto" / "http.html").exists()
+    return folder
+
+
+def test_pages_build_without_warnings(site: Path) -> None:
+    for page in PAGES:
+        assert (site / page).with_suffix(".html").exists()
+
+
+def test_the_reference_has_every_public_name(site: Path) -> None:
+    """All that a package names in `__all__` is explained, with a docstring of its own."""
+    content = (site / "objects.inv").read_bytes()
+    known = {line.split()[0] for line in zlib.decompress(content.split(b"\n", 4)[4]).decode().splitlines()}
+    for module in pkgutil.iter_modules(a2al_trio.__path__):
+        if module.ispkg and module.name != "cli":
+            package = importlib.import_module(f"a2al_trio.{module.name}")
+            names = [f"{package.__name__}.{name}" for name in getattr(package, "__all__", ())]
+            parts = [name for name in known if name.startswith(f"{package.__name__}.")]
+            assert parts, f"{package.__name__} is not in docs/reference"
+            missing = [name for name in names if name not in known and not is_plain(name)]
+            assert not missing
+
+
+def is_plain(name: str) -> bool:
+    """Whether it is a number or text, which has no docstring to show."""
+    package, _, last = name.rpartition(".")
+    return isinstance(getattr(importlib.import_module(package), last), int | float | str | bytes)

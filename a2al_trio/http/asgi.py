@@ -37,6 +37,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI 3 application: called with a scope and the two callables that receive and send its events."""
 
 VERSION = {"version": "3.0", "spec_version": "2.4"}
 PEER_EXTENSION = "a2al.peer"
