@@ -20,6 +20,9 @@ __all__ = ["AgentConnection"]
 
 T = TypeVar("T")
 
+TAKING_LIMIT = 1.0
+"""Seconds an acceptor has for taking a connection that is closed at once."""
+
 
 class AgentConnection(trio.abc.AsyncResource):
     """One (local agent, remote agent) pair, with any number of streams.
@@ -174,6 +177,15 @@ class AgentConnection(trio.abc.AsyncResource):
         return reason
 
     async def aclose(self) -> None:
-        """Close with code 0."""
-        self._quic.close(0, "")
-        await trio.lowlevel.checkpoint()
+        """Close with code 0.
+
+        A peer that was met through a hub is given a moment to take the connection first: newer reference nodes which
+        lose one before that answer no other call of the pair for half a minute.
+        """
+        try:
+            await trio.lowlevel.checkpoint()
+            if self._path is not None and self._offers is not None and self.close_reason is None:
+                with trio.move_on_after(TAKING_LIMIT):
+                    await self._offers.wait_known()
+        finally:
+            self._quic.close(0, "")

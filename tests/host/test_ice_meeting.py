@@ -224,6 +224,27 @@ async def test_further_calls_take_the_path_there_is(autojump_clock: Clock) -> No
         nursery.cancel_scope.cancel()
 
 
+async def test_a_connection_that_is_left_at_once_is_taken_first(autojump_clock: Clock) -> None:
+    """Newer reference nodes that lose it before answer no other call of the pair for half a minute."""
+    async with (
+        open_world() as world,
+        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
+        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
+    ):
+        await alice.publish()
+        connection = await bob.open_connection(ALICE.address)
+        began = trio.current_time()
+        await connection.aclose()
+        assert trio.current_time() - began == pytest.approx(0.04)
+        accepted = await alice.accept()
+        assert (await accepted.wait_closed()).code == 0
+        connection = await bob.open_connection(ALICE.address)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.aclose()
+        assert connection.close_reason is not None, "a cancelled goodbye is one all the same"
+
+
 async def test_a_path_whose_other_end_is_gone_costs_little(autojump_clock: Clock) -> None:
     """Callees of old listen for one connection alone; here the other end has gone silent."""
     async with (
