@@ -2,115 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
-
 import attrs
 import pytest
 import trio
 import trio.testing
 
 from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
-from a2al_trio.host import AgentConnection, Host, HostConfig
+from a2al_trio.host import Host
 from a2al_trio.host.assembly import _round_trips
 from a2al_trio.host.meet import CALLEE_REST, CALLER_REST
 from a2al_trio.host.reach import head_start
-from a2al_trio.ice import StaticCredentials, TurnServer
-from a2al_trio.identity import Address, Identity
+from a2al_trio.identity import Address
 from a2al_trio.punch import open_outgoing
-from a2al_trio.signaling import Hub
-from a2al_trio.testing import Link, Nat, Packet, SimHost, SimNet, cancelled_after, open_simnet
+from a2al_trio.testing import Link, Nat, Packet, cancelled_after
 from a2al_trio.wire import EndpointPayload, encode_route_frame
-from tests.host.world import identity, open_sim_host
-from tests.ice.turn_server import PASSWORD, USER, SimTurnServer
+from tests.host.nat_world import ALICE, BOB, HUB, INFRA, KINDS, ask, echo, open_pair, open_world
+from tests.host.world import identity
 
 Clock = trio.testing.MockClock
-SEED, ALICE, BOB = identity(1), identity(2), identity(3)
-PORT = 4121
-INFRA = "198.51.100.250"
-HUB = f"ws://{INFRA}:{PORT}"
-
-KINDS: dict[str, Nat | None] = {
-    "open": None,
-    "full_cone": Nat.full_cone(),
-    "restricted": Nat.restricted(),
-    "port_restricted": Nat.port_restricted(),
-    "symmetric": Nat.symmetric(),
-}
-
-
-@attrs.define(eq=False)
-class World:
-    """A public machine with a DHT node, a hub, STUN and TURN, and others behind whatever NATs."""
-
-    net: SimNet
-    infra: SimHost
-    seed: Host
-    hub: Hub
-    nursery: trio.Nursery
-    turn: bool = False
-    stun: tuple[str, ...] = ()
-    relay_only: bool = False
-
-    @asynccontextmanager
-    async def host(self, who: Identity, nat: Nat | None = None, *, name: str) -> AsyncIterator[Host]:
-        behind = self.net.nat(f"{name}'s NAT", nat) if nat is not None else None
-        machine = self.net.host(name, behind=behind)
-        servers = (TurnServer(f"turn:{INFRA}:3478", StaticCredentials(USER, PASSWORD)),) if self.turn else ()
-        config = HostConfig(
-            turn_servers=servers, stun_servers=self.stun, min_observed_peers=1, relay_only=self.relay_only
-        )
-        async with open_sim_host(machine, who, seeds=(self.seed,), config=config) as host:
-            yield host
-
-
-@asynccontextmanager
-async def open_world(*, turn: bool = False, seed: int = 1) -> AsyncIterator[World]:
-    async with (
-        open_simnet(seed=seed, link=Link(latency=0.01)) as net,
-        trio.open_nursery() as nursery,
-    ):
-        infra = net.host("infra", address=INFRA)
-        hub = Hub()
-
-        async def serve(stream: trio.abc.Stream) -> None:
-            await hub.serve_stream(stream, "192.0.2.1")
-
-        nursery.start_soon(trio.serve_listeners, serve, [infra.listen(PORT)])
-        relay = SimTurnServer(infra.bind(3478), partial(infra.bind, 0), INFRA, nursery)
-        nursery.start_soon(relay.run)
-        async with open_sim_host(infra, SEED) as seed_host:
-            yield World(net, infra, seed_host, hub, nursery, turn)
-        nursery.cancel_scope.cancel()
-
-
-async def echo(connection: AgentConnection) -> None:
-    async for stream in connection:
-        async with stream:
-            async for chunk in stream:
-                await stream.send_all(chunk)
-
-
-async def ask(connection: AgentConnection, question: bytes) -> bytes:
-    async with await connection.open_stream() as stream:
-        await stream.send_all(question)
-        await stream.send_eof()
-        return bytes(await stream.receive_all(limit=10_000_000))
 
 
 @pytest.mark.parametrize("callee", ["port_restricted", "symmetric"])
 @pytest.mark.parametrize("caller", KINDS)
 async def test_agents_behind_nats_meet(autojump_clock: Clock, caller: str, callee: str) -> None:
     hopeless = {caller, callee} in ({"symmetric"}, {"symmetric", "port_restricted"})
-    async with (
-        open_world() as world,
-        world.host(ALICE, KINDS[callee], name="alice") as alice,
-        world.host(BOB, KINDS[caller], name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
+    async with open_pair(KINDS[callee], KINDS[caller]) as (_, alice, bob):
         assert alice.build_endpoint_payload().signal == HUB
         began = trio.current_time()
         if hopeless:
@@ -124,55 +40,36 @@ async def test_agents_behind_nats_meet(autojump_clock: Clock, caller: str, calle
                 assert connection.remote == ALICE.address
                 body = bytes(range(256)) * 400
                 assert await ask(connection, body) == body
-        nursery.cancel_scope.cancel()
 
 
 async def test_hopeless_pairs_meet_over_a_relay(autojump_clock: Clock) -> None:
-    async with (
-        open_world(turn=True) as world,
-        world.host(ALICE, Nat.symmetric(), name="alice") as alice,
-        world.host(BOB, Nat.symmetric(), name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
+    async with open_pair(Nat.symmetric(), Nat.symmetric(), turn=True) as (_, _alice, bob):
         began = trio.current_time()
         async with bob.connect(ALICE.address) as connection:
             print(f"relayed: {trio.current_time() - began:.3f} s {connection.path}")
             assert trio.current_time() - began < 1.2
             assert connection.path.startswith("relayed")
             assert await ask(connection, bytes(100_000)) == bytes(100_000)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_peer_that_vanishes_ends_the_connection_with_a_reason(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
-        async with bob.connect(ALICE.address) as connection:
-            accepted = await alice.accept()
-            stream = await connection.open_stream()
-            world.net.hosts["alice"].link = Link.broken()
-            began = trio.current_time()
-            with pytest.raises(ConnectionLost, match="path to the peer was lost: the peer stopped") as lost:
-                await stream.receive_some()
-            assert lost.value.by is CloseCause.PATH
-            assert trio.current_time() - began < 35
-            reason = await accepted.wait_closed()
-            assert reason.by is CloseCause.PATH
+    async with open_pair(serve=False) as (world, alice, bob), bob.connect(ALICE.address) as connection:
+        accepted = await alice.accept()
+        stream = await connection.open_stream()
+        world.net.hosts["alice"].link = Link.broken()
+        began = trio.current_time()
+        with pytest.raises(ConnectionLost, match="path to the peer was lost: the peer stopped") as lost:
+            await stream.receive_some()
+        assert lost.value.by is CloseCause.PATH
+        assert trio.current_time() - began < 35
+        reason = await accepted.wait_closed()
+        assert reason.by is CloseCause.PATH
 
 
 async def test_a_call_to_the_nodes_own_agent_is_told_from_dht_traffic(autojump_clock: Clock) -> None:
     """Other agents of the host are called like its default one, whose AID is the node's."""
     carol = identity(4)
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
+    async with open_pair(serve=False) as (_, alice, bob):
         alice.register_agent(carol)
         await alice.publish()
         for agent in (ALICE.address, carol.address):
@@ -186,14 +83,8 @@ async def test_a_call_to_the_nodes_own_agent_is_told_from_dht_traffic(autojump_c
 async def test_further_calls_take_the_path_there_is(autojump_clock: Clock) -> None:
     """To another agent of the same host, or to the same one again: as newer nodes do (spec 08 §5.4)."""
     carol = identity(4)
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
+    async with open_pair() as (world, alice, bob):
         alice.register_agent(carol)
-        await nursery.start(alice.serve, echo)
         await alice.publish()
         records = {peer: await bob.resolve(peer) for peer in (ALICE.address, carol.address)}
 
@@ -221,17 +112,11 @@ async def test_further_calls_take_the_path_there_is(autojump_clock: Clock) -> No
         await trio.sleep(2 * CALLEE_REST)
         for name in ("alice", "bob"):
             assert len(world.net.hosts[name]._sockets) <= 2, "the paths were given up"
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_connection_that_is_left_at_once_is_taken_first(autojump_clock: Clock) -> None:
     """Newer reference nodes that lose it before answer no other call of the pair for half a minute."""
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, alice, bob):
         connection = await bob.open_connection(ALICE.address)
         began = trio.current_time()
         await connection.aclose()
@@ -247,12 +132,7 @@ async def test_a_connection_that_is_left_at_once_is_taken_first(autojump_clock: 
 
 async def test_a_path_whose_other_end_is_gone_costs_little(autojump_clock: Clock) -> None:
     """Callees of old listen for one connection alone; here the other end has gone silent."""
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, alice, bob):
         record = await bob.resolve(ALICE.address)
         async with bob.connect(ALICE.address, record=record) as connection:
             path = connection.path
@@ -267,12 +147,7 @@ async def test_a_path_whose_other_end_is_gone_costs_little(autojump_clock: Clock
 
 async def test_what_needs_no_peer_is_prepared_during_the_head_start(autojump_clock: Clock) -> None:
     """The record promises a direct way that is none: the meeting is then only the exchange with the peer away."""
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, _alice, bob):
         found = await bob.resolve(ALICE.address)
         dead = ("quic://198.51.100.99:4121",)
         took: dict[bool, float] = {}
@@ -330,14 +205,7 @@ async def test_both_call_each_other_at_once(autojump_clock: Clock) -> None:
 
 
 async def test_many_at_once_reach_one_agent(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
+    async with open_pair() as (_, _alice, bob):
 
         async def talk() -> None:
             async with bob.connect(ALICE.address) as connection:
@@ -346,18 +214,10 @@ async def test_many_at_once_reach_one_agent(autojump_clock: Clock) -> None:
         async with trio.open_nursery() as calls:
             for _ in range(5):
                 calls.start_soon(talk)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_cancelled_call_leaves_the_pair_able_to_meet(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
+    async with open_pair() as (world, _alice, bob):
         await bob.resolve(ALICE.address)
         for step in range(1, 12):
             with trio.move_on_after(step * 0.05):
@@ -370,7 +230,6 @@ async def test_a_cancelled_call_leaves_the_pair_able_to_meet(autojump_clock: Clo
         assert trio.current_time() - began < 1.5
         await trio.sleep(5)
         assert world.hub.stats.sessions_active == 0
-        nursery.cancel_scope.cancel()
 
 
 async def test_without_a_hub_every_attempt_is_named(autojump_clock: Clock) -> None:
@@ -392,14 +251,7 @@ async def test_without_a_hub_every_attempt_is_named(autojump_clock: Clock) -> No
 
 @pytest.mark.parametrize("nat", ["open", "port_restricted"])
 async def test_a_connection_outlives_a_move_to_another_network(autojump_clock: Clock, nat: str) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.full_cone(), name="alice") as alice,
-        world.host(BOB, KINDS[nat], name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
+    async with open_pair(Nat.full_cone(), KINDS[nat]) as (world, _alice, bob):
         async with bob.connect(ALICE.address) as connection:
             assert await ask(connection, b"before") == b"before"
             world.net.hosts["bob"].move()
@@ -408,17 +260,11 @@ async def test_a_connection_outlives_a_move_to_another_network(autojump_clock: C
             assert await ask(connection, b"after") == b"after"
             print(f"moved within {trio.current_time() - began:.3f} s")
             assert trio.current_time() - began < 5
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_caller_who_is_not_whom_the_hub_announced_is_sent_away(autojump_clock: Clock) -> None:
     """A hub, or somebody at it, may announce anybody: the certificate decides."""
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, _alice, bob):
         meetings = bob._parts.outgoing.reach.meetings
         carol = identity(4).address
         tls = meetings.tls.dialling(ALICE.address, BOB.address)
@@ -430,37 +276,19 @@ async def test_a_caller_who_is_not_whom_the_hub_announced_is_sent_away(autojump_
 
 
 async def test_connections_outlive_the_hub(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
-        async with bob.connect(ALICE.address) as connection:
-            world.infra.link = Link.broken()
-            await trio.sleep(300)
-            assert await ask(connection, b"still there?") == b"still there?"
-        nursery.cancel_scope.cancel()
+    async with open_pair() as (world, _alice, bob), bob.connect(ALICE.address) as connection:
+        world.infra.link = Link.broken()
+        await trio.sleep(300)
+        assert await ask(connection, b"still there?") == b"still there?"
 
 
 async def test_a_restarted_nat_is_survived_or_named(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
-        async with bob.connect(ALICE.address) as connection:
-            world.net.nats["alice's NAT"].forget_mappings()
-            began = trio.current_time()
-            assert await ask(connection, b"still there?") == b"still there?"
-            print(f"back within {trio.current_time() - began:.3f} s")
-            assert trio.current_time() - began < 10
-        nursery.cancel_scope.cancel()
+    async with open_pair() as (world, _alice, bob), bob.connect(ALICE.address) as connection:
+        world.net.nats["alice's NAT"].forget_mappings()
+        began = trio.current_time()
+        assert await ask(connection, b"still there?") == b"still there?"
+        print(f"back within {trio.current_time() - began:.3f} s")
+        assert trio.current_time() - began < 10
 
 
 @pytest.mark.parametrize("callee", [ALICE.address, identity(4).address], ids=["node", "agent"])
@@ -493,14 +321,7 @@ async def test_a_synchronised_punch_meets_where_ice_does_not(autojump_clock: Clo
 
 
 async def test_a_call_cancelled_anywhere_leaves_nothing(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(alice.serve, echo)
-        await alice.publish()
+    async with open_pair() as (world, _alice, bob):
         record = await bob.resolve(ALICE.address)
         steps, cancelled = 3, True
         while cancelled:
@@ -516,7 +337,6 @@ async def test_a_call_cancelled_anywhere_leaves_nothing(autojump_clock: Clock) -
         for name in ("alice", "bob"):
             # Only the main socket, and the one that NAT probes may be using.
             assert len(world.net.hosts[name]._sockets) <= 2
-        nursery.cancel_scope.cancel()
 
 
 async def test_relays_only_means_that_the_peer_learns_no_address(autojump_clock: Clock) -> None:

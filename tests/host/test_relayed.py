@@ -16,7 +16,7 @@ from a2al_trio.host.relayed import open_relayed_mux, udp_passes
 from a2al_trio.ice import IceConfig, RelayFailed, StaticCredentials, TurnServer
 from a2al_trio.identity import Identity
 from a2al_trio.testing import Link, Nat
-from tests.host.test_ice_meeting import INFRA, World, ask, echo, open_world
+from tests.host.nat_world import INFRA, World, ask, echo, open_world
 from tests.host.world import SimNetwork, identity, unix_time
 from tests.ice.turn_server import PASSWORD, USER
 

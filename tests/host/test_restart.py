@@ -17,7 +17,7 @@ from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import open_mux_over
 from a2al_trio.testing import Nat, SimHost, open_simnet
 from a2al_trio.wire import EndpointPayload
-from tests.host.test_ice_meeting import HUB, open_world
+from tests.host.nat_world import HUB, open_world
 from tests.host.world import EPOCH, SimNetwork, identity, open_sim_host, unix_time
 
 SEED, ALICE, BOB = identity(1), identity(2), identity(3)

@@ -12,7 +12,7 @@ from a2al_trio.host import Host
 from a2al_trio.identity import NodeId
 from a2al_trio.testing import Nat
 from a2al_trio.wire import RecordType, SignedRecord, sign_record
-from tests.host.test_ice_meeting import open_world
+from tests.host.nat_world import open_pair
 from tests.host.world import EPOCH, identity
 
 Clock = trio.testing.MockClock
@@ -37,12 +37,7 @@ def held_by_alice(key: NodeId) -> SignedRecord:
 
 
 async def test_messages_pass_over_a_punched_connection(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, alice, bob):
         bob.punches.punch(await wanted(bob, alice))
         await until_connected(bob, alice)
         assert (alice.punches.conn_count, bob.punches.conn_count) == (1, 1)
@@ -53,12 +48,7 @@ async def test_messages_pass_over_a_punched_connection(autojump_clock: Clock) ->
 
 
 async def test_both_nodes_punch_at_once_and_keep_one_connection(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, alice, bob):
         await bob.publish()
         for one, other in ((alice, bob), (bob, alice)):
             one.punches.punch(await wanted(one, other))
@@ -69,12 +59,7 @@ async def test_both_nodes_punch_at_once_and_keep_one_connection(autojump_clock: 
 
 
 async def test_a_punched_connection_comes_back_when_it_is_needed_again(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, alice, bob):
         request = await wanted(bob, alice)
         for _ in range(3):
             bob.punches.punch(request)
@@ -85,12 +70,7 @@ async def test_a_punched_connection_comes_back_when_it_is_needed_again(autojump_
 
 
 async def test_a_hopeless_punch_is_not_repeated_at_once(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.symmetric(), name="alice") as alice,
-        world.host(BOB, Nat.symmetric(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(Nat.symmetric(), Nat.symmetric(), serve=False) as (world, alice, bob):
         request = await wanted(bob, alice)
         bob.punches.punch(request)
         await trio.sleep(15)
@@ -106,12 +86,7 @@ async def test_a_hopeless_punch_is_not_repeated_at_once(autojump_clock: Clock) -
 
 
 async def test_oversized_and_damaged_messages_do_no_harm(autojump_clock: Clock) -> None:
-    async with (
-        open_world() as world,
-        world.host(ALICE, Nat.port_restricted(), name="alice") as alice,
-        world.host(BOB, Nat.port_restricted(), name="bob") as bob,
-    ):
-        await alice.publish()
+    async with open_pair(serve=False) as (_, alice, bob):
         bob.punches.punch(await wanted(bob, alice))
         await until_connected(bob, alice)
         for message in (b"", b"nonsense", bytes(70_000)):
