@@ -137,7 +137,7 @@ def figures_of(process: subprocess.Popen[bytes], server: SocketAddress, client: 
     trio.run(introduce, server, neighbours)
     asker = Identity.generate(os.urandom)
     agent = Identity.generate(os.urandom)
-    record = endpoint_record(agent, time.time() - START)
+    record = endpoint_record(agent, time.time() - START, SocketAddress(client, 4121))
     figures: dict[str, float] = {}
     affinity = os.sched_getaffinity(0)
     pin(1)
@@ -202,8 +202,9 @@ def store_many(sock: socket.socket, server: SocketAddress, pid: int) -> float:
     """Resident bytes the server grows by per record stored."""
     asker = Identity.generate(os.urandom)
     before = resident_bytes(pid)
+    at = SocketAddress(*sock.getsockname())
     for _ in range(RECORDS):
-        record = endpoint_record(Identity.generate(os.urandom), time.time() - START)
+        record = endpoint_record(Identity.generate(os.urandom), time.time() - START, at)
         sock.sendto(encode_message(Store(record), os.urandom(20), asker), (server.host, server.port))
         if select.select([sock], [], [], 0.5)[0]:
             sock.recv(2048)

@@ -164,7 +164,7 @@ def publish_all(swarm: Swarm, agents: list[Identity]) -> None:
         pending = []
         for agent in agents[start : start + AT_ONCE]:
             node = swarm.random.choice(swarm.nodes)
-            record = endpoint_record(agent, swarm.now, ttl=RECORD_TTL)
+            record = endpoint_record(agent, swarm.now, node.address, ttl=RECORD_TTL)
             pending.append((node, node.commands.publish(record, None, swarm.now)))
         swarm.wait_all(pending)
 

@@ -31,6 +31,7 @@ START = 1_750_000_000
 """Unix time at virtual time zero."""
 RECORD_PREFIX = b"a2al-rec\0"
 """What the signed bytes of a record begin with (spec 02 §8)."""
+NOWHERE = SocketAddress("203.0.113.7", 4121)
 Deliver = Callable[[bytes, SocketAddress, float], None]
 
 
@@ -286,10 +287,18 @@ class Swarm:
 
 
 def endpoint_record(
-    identity: Identity, now: float, *, sequence: int = 1, ttl: int = 3600, port: int = 4121
+    identity: Identity,
+    now: float,
+    at: SocketAddress = NOWHERE,
+    *,
+    sequence: int = 1,
+    ttl: int = 3600,
 ) -> SignedRecord:
-    """An endpoint record of an agent at virtual time `now`."""
-    payload = EndpointPayload((f"quic://203.0.113.7:{port}",)).encode()
+    """An endpoint record of an agent at virtual time `now`, reached at the address of the node that publishes it.
+
+    Holders keep a record from elsewhere for two minutes only, unless somebody answers there (spec 08 §2.3).
+    """
+    payload = EndpointPayload((f"quic://{at}",)).encode()
     return sign_record(
         identity, RecordType.ENDPOINT, payload, sequence=sequence, timestamp=START + int(now) - 3, ttl=ttl
     )

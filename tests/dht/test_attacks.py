@@ -68,7 +68,7 @@ def test_sybils_crowding_a_key_do_not_hide_it(networks: int, *, published_first:
     swarm = make_swarm(HONEST)
     agent = swarm.identity()
     publisher = swarm.nodes[3]
-    record = endpoint_record(agent, swarm.now)
+    record = endpoint_record(agent, swarm.now, publisher.address)
     if published_first:
         swarm.wait(publisher, publisher.commands.publish(record, None, swarm.now))
         crowd(swarm, agent.address.node_id, networks=networks)
@@ -182,8 +182,8 @@ def test_an_old_signed_record_does_not_win() -> None:
     swarm = make_swarm(60)
     agent = swarm.identity()
     key = agent.address.node_id
-    old = endpoint_record(agent, swarm.now, sequence=1, port=1111)
-    new = endpoint_record(agent, swarm.now, sequence=2, port=2222)
+    old = endpoint_record(agent, swarm.now, sequence=1)
+    new = endpoint_record(agent, swarm.now, sequence=2)
     for number in range(5):
         replayer = Hostile(swarm, signer_near(key, 8, number))
         replayer.records = (old,)

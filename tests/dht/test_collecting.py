@@ -21,7 +21,7 @@ def test_a_silent_publisher_next_to_its_own_record_delays_nobody() -> None:
     swarm.grow(24)
     swarm.run_for(20)
     hidden = swarm.nodes[5]
-    record = endpoint_record(hidden.identity, swarm.now)
+    record = endpoint_record(hidden.identity, swarm.now, hidden.address)
     swarm.wait(hidden, hidden.commands.publish(record, None, swarm.now))
     swarm.kill(hidden)
     for asker in swarm.nodes[6:12]:

@@ -56,7 +56,7 @@ def test_the_nearest_nodes_are_found_and_hold_what_is_published() -> None:
     agent = swarm.identity()
     key = agent.address.node_id
     publisher = swarm.nodes[5]
-    assert publish(swarm, publisher, endpoint_record(agent, swarm.now)) == 8
+    assert publish(swarm, publisher, endpoint_record(agent, swarm.now, publisher.address)) == 8
     target = int.from_bytes(key, "big")
     nearest = sorted((n for n in swarm.nodes if n is not publisher), key=lambda n: n.running.env.own ^ target)
     held = [node for node in holders(swarm, key) if node is not publisher]
@@ -69,7 +69,8 @@ def test_searches_survive_loss() -> None:
     swarm = make_swarm(60, loss=0.1)
     agents = [swarm.identity() for _ in range(5)]
     for agent in agents:
-        assert publish(swarm, swarm.random.choice(swarm.nodes), endpoint_record(agent, swarm.now)) == 8
+        node = swarm.random.choice(swarm.nodes)
+        assert publish(swarm, node, endpoint_record(agent, swarm.now, node.address)) == 8
     found, tried = finders(swarm, agents)
     assert found == tried
 
@@ -90,7 +91,7 @@ def test_a_record_outlives_its_publisher_and_all_holders_but_one() -> None:
     swarm = make_swarm(50)
     agent = swarm.identity()
     publisher = swarm.nodes[5]
-    publish(swarm, publisher, endpoint_record(agent, swarm.now))
+    publish(swarm, publisher, endpoint_record(agent, swarm.now, publisher.address))
     swarm.kill(publisher)
     for node in holders(swarm, agent.address.node_id)[1:]:
         swarm.kill(node)
@@ -105,7 +106,7 @@ def test_a_publisher_replaces_holders_that_vanish() -> None:
     swarm = make_swarm(50)
     agent = swarm.identity()
     publisher = swarm.nodes[5]
-    publish(swarm, publisher, endpoint_record(agent, swarm.now))
+    publish(swarm, publisher, endpoint_record(agent, swarm.now, publisher.address))
     for node in [node for node in holders(swarm, agent.address.node_id) if node is not publisher][:6]:
         swarm.kill(node)
     swarm.run_for(300)
@@ -117,7 +118,7 @@ def test_a_newcomer_nearest_the_key_is_handed_the_record() -> None:
     agent = swarm.identity()
     key = agent.address.node_id
     publisher = swarm.nodes[5]
-    publish(swarm, publisher, endpoint_record(agent, swarm.now))
+    publish(swarm, publisher, endpoint_record(agent, swarm.now, publisher.address))
     swarm.kill(publisher)
     goal = int.from_bytes(key, "big")
     identity = swarm.identity()
@@ -132,9 +133,11 @@ def test_a_new_publication_during_a_run_is_replicated_too() -> None:
     swarm = make_swarm(30)
     agent = swarm.identity()
     publisher = swarm.nodes[5]
-    first = publisher.commands.publish(endpoint_record(agent, swarm.now, sequence=1), None, swarm.now)
+    first = publisher.commands.publish(
+        endpoint_record(agent, swarm.now, publisher.address, sequence=1), None, swarm.now
+    )
     swarm.run_for(0.05)
-    newer = endpoint_record(agent, swarm.now, sequence=2)
+    newer = endpoint_record(agent, swarm.now, publisher.address, sequence=2)
     second = publisher.commands.publish(newer, None, swarm.now)
     swarm.wait_all([(publisher, first), (publisher, second)])
     assert second.value().record == newer
@@ -152,7 +155,8 @@ def test_endpoint_and_profile_of_one_agent_are_two_units() -> None:
         agent, RecordType.PROFILE, b"\xa1\x01\x01", sequence=1, timestamp=START + int(swarm.now), ttl=3600
     )
     operations = [
-        publisher.commands.publish(record, None, swarm.now) for record in (endpoint_record(agent, swarm.now), profile)
+        publisher.commands.publish(record, None, swarm.now)
+        for record in (endpoint_record(agent, swarm.now, publisher.address), profile)
     ]
     swarm.wait_all([(publisher, operation) for operation in operations])
     asker = swarm.nodes[9]
@@ -165,7 +169,7 @@ def test_nothing_is_kept_alive_after_its_ttl() -> None:
     swarm = make_swarm(20)
     agent = swarm.identity()
     publisher = swarm.nodes[5]
-    publish(swarm, publisher, endpoint_record(agent, swarm.now, ttl=600))
+    publish(swarm, publisher, endpoint_record(agent, swarm.now, publisher.address, ttl=600))
     swarm.run_for(1500)
     assert not holders(swarm, agent.address.node_id)
     assert len(publisher.running.replication) == 0
@@ -179,7 +183,8 @@ def test_a_healed_partition_resolves_everything_from_both_sides() -> None:
     swarm = make_swarm(40)
     agents = {side: [swarm.identity() for _ in range(4)] for side in ("before", "left", "right")}
     for agent in agents["before"]:
-        publish(swarm, swarm.random.choice(swarm.nodes), endpoint_record(agent, swarm.now))
+        node = swarm.random.choice(swarm.nodes)
+        publish(swarm, node, endpoint_record(agent, swarm.now, node.address))
     for number, node in enumerate(swarm.nodes):
         node.group = number % 2
     swarm.partitioned = True
@@ -187,7 +192,8 @@ def test_a_healed_partition_resolves_everything_from_both_sides() -> None:
     for group, side in enumerate(("left", "right")):
         members = [node for node in swarm.nodes if node.group == group]
         for agent in agents[side]:
-            publish(swarm, swarm.random.choice(members), endpoint_record(agent, swarm.now))
+            node = swarm.random.choice(members)
+            publish(swarm, node, endpoint_record(agent, swarm.now, node.address))
     swarm.run_for(480)
     swarm.partitioned = False
     swarm.run_for(120)
@@ -204,7 +210,7 @@ def test_churn_and_loss_lose_next_to_nothing() -> None:
     agents = [swarm.identity() for _ in range(10)]
     publishers = swarm.nodes[:10]
     for agent, node in zip(agents, publishers, strict=True):
-        publish(swarm, node, endpoint_record(agent, swarm.now))
+        publish(swarm, node, endpoint_record(agent, swarm.now, node.address))
     found = tried = 0
     keep = set(publishers)
     for _ in range(8):
@@ -270,7 +276,7 @@ def test_in_passive_mode_nothing_is_refilled() -> None:
     node.running.maintenance.passive = True
     before = node.running.searches.counters.started
     agent = swarm.identity()
-    assert publish(swarm, node, endpoint_record(agent, swarm.now)) == 4
+    assert publish(swarm, node, endpoint_record(agent, swarm.now, node.address)) == 4
     swarm.run_for(600)
     assert node.running.searches.counters.started == before
 
@@ -286,5 +292,5 @@ def test_a_holder_tells_a_publisher_of_waiting_mail() -> None:
     told: list[DhtEvent] = []
     publisher.on_event = told.append
     agent = swarm.identity()
-    assert publish(swarm, publisher, endpoint_record(agent, swarm.now)) == 1
+    assert publish(swarm, publisher, endpoint_record(agent, swarm.now, publisher.address)) == 1
     assert MailWaiting(agent.address, (hint,)) in told

@@ -21,7 +21,7 @@ def make_swarm(count: int) -> Swarm:
 def publish_at_once(swarm: Swarm, node: Node, count: int) -> list[Identity]:
     agents = [swarm.identity() for _ in range(count)]
     for agent in agents:
-        node.commands.publish(endpoint_record(agent, swarm.now), None, swarm.now)
+        node.commands.publish(endpoint_record(agent, swarm.now, node.address), None, swarm.now)
     swarm.drain(node)
     return agents
 
