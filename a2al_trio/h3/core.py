@@ -32,7 +32,7 @@ CONTROL_REFUSED = dict.fromkeys(
     (*HTTP2_FRAMES, FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE), ErrorCode.FRAME_UNEXPECTED
 )
 CONTROL_FRAME_SIZE = 4096
-ACKNOWLEDGEMENTS = 64
+ACKNOWLEDGEMENTS = 32
 """Field sections whose acknowledgements are worth a packet while the dynamic table stays as it is; fewer wait."""
 
 
@@ -285,5 +285,5 @@ class H3Core:
 
     def _check_output(self) -> None:
         """A peer that takes no instructions on our QPACK streams must not make us collect them for ever."""
-        if len(self._qpack.decoder_output) > self.config.held_size:
+        if len(self._qpack.decoder_output) + len(self._qpack.encoder_output) > self.config.held_size:
             raise H3Error(ErrorCode.EXCESSIVE_LOAD, "the peer does not read our QPACK streams")

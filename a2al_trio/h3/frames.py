@@ -147,6 +147,7 @@ class FrameParser:
             if self._remaining:
                 chunk = self._data[self._offset : self._offset + self._remaining]
                 if not chunk:
+                    self._data, self._offset = b"", 0  # what was given out need not be kept
                     return None
                 self._offset += len(chunk)
                 self._remaining -= len(chunk)
@@ -161,6 +162,8 @@ class FrameParser:
                     raise H3Error(code, f"a frame of type {kind:#x} has no place here")
                 size, offset = decode_varint(self._data, offset)
             except VarintError:
+                if not self.held:
+                    self._data, self._offset = b"", 0
                 return None
             if kind in self._kept:
                 if size > self._limit:

@@ -30,6 +30,10 @@ REFUSED = dict.fromkeys(
 REFUSED_BY_CLIENT = REFUSED | {FrameType.PUSH_PROMISE: ErrorCode.ID_ERROR}
 
 
+INTERIM_HEADS = 32
+"""Heads that may come before the final one."""
+
+
 class Stage(enum.Enum):
     """What may come next."""
 
@@ -46,6 +50,7 @@ class MessageReceiver:
         "_config",
         "_ended",
         "_expected",
+        "_interim",
         "_is_client",
         "_memo",
         "_parser",
@@ -70,6 +75,7 @@ class MessageReceiver:
         self._blocked = False
         self._ended = False
         self._expected: int | None = None
+        self._interim = 0
 
     @property
     def blocked(self) -> bool:
@@ -83,10 +89,13 @@ class MessageReceiver:
         self._ended = self._ended or end
         if self._blocked and self._parser.held > self._config.held_size:
             raise H3Error(ErrorCode.EXCESSIVE_LOAD, "too much waits for a field section", self._stream_id)
+        content: list[bytes] = []
         while not self._blocked and (frame := self._parser.next_frame()) is not None:
             if frame.kind == FrameType.DATA:
-                self._take_data(frame.payload, events)
+                self._check_data(frame.payload)
+                content.append(frame.payload)
             else:
+                _hand_over(content, events)
                 if self._stage is Stage.END:
                     raise H3Error(ErrorCode.FRAME_UNEXPECTED, "HEADERS after the trailers")
                 fields = self._qpack.decode(self._stream_id, frame.payload)
@@ -94,6 +103,7 @@ class MessageReceiver:
                     self._blocked = True
                 else:
                     events.append(self._fields(fields, no_content=no_content))
+        _hand_over(content, events)
         if self._ended and not self._blocked:
             self._finish(events)
         return events
@@ -103,15 +113,13 @@ class MessageReceiver:
         self._blocked = False
         return self._fields(self._qpack.resume(self._stream_id), no_content=no_content)
 
-    def _take_data(self, data: bytes, events: list[RequestEvent]) -> None:
+    def _check_data(self, data: bytes) -> None:
         if self._stage is not Stage.CONTENT:
             raise H3Error(ErrorCode.FRAME_UNEXPECTED, "DATA in the wrong place")
         if self._expected is not None:
             self._expected -= len(data)
             if self._expected < 0:
                 raise H3Error(ErrorCode.MESSAGE_ERROR, "more content than announced", self._stream_id)
-        if data:
-            events.append(MessageData(data))
 
     def _fields(self, fields: list[Field], *, no_content: bool) -> RequestEvent:
         try:
@@ -123,6 +131,9 @@ class MessageReceiver:
             head, length = self._memo.read(fields)
             if isinstance(head, ResponseHead):
                 if head.status < 200:
+                    self._interim += 1
+                    if self._interim > INTERIM_HEADS:
+                        raise H3Error(ErrorCode.EXCESSIVE_LOAD, "interim responses without end", self._stream_id)
                     return Head(head)
                 no_content = no_content or head.status in (204, 304)
             self._stage = Stage.CONTENT
@@ -142,3 +153,11 @@ class MessageReceiver:
         if self._expected:
             raise H3Error(ErrorCode.MESSAGE_ERROR, "less content than announced", self._stream_id)
         events.append(MessageEnd())
+
+
+def _hand_over(content: list[bytes], events: list[RequestEvent]) -> None:
+    """Make one event of all content that came in a row: frames of a byte each must not become an object each."""
+    if content:
+        if data := content[0] if len(content) == 1 else b"".join(content):
+            events.append(MessageData(data))
+        content.clear()
