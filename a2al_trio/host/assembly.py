@@ -34,6 +34,7 @@ from a2al_trio.host.publish import Publisher
 from a2al_trio.host.reach import Reach
 from a2al_trio.host.records import Records
 from a2al_trio.host.relayed import open_relayed_mux, udp_passes
+from a2al_trio.host.seeds import seed_addresses
 from a2al_trio.host.shelf import Shelf
 from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.host.tls import AgentTls
@@ -112,7 +113,7 @@ async def open_host_over(
     quic_config = traced_quic(config)
     surroundings = Surroundings(config, mux, network, identity=identity, entropy=entropy)
     place = MeetingPlace(ice=ice_config(config), quic=quic_config, server=tls.accepting(), network=network)
-    seeds = await _seed_addresses(config.bootstrap)
+    seeds = await seed_addresses(config.bootstrap)
     mail = MailEvents()
     async with (
         open_quic(mux.quic, quic_config, server=tls.accepting()) as quic,
@@ -254,17 +255,3 @@ def _round_trips(dht: Dht) -> list[float]:
     """Round-trip times to the nodes we know, in seconds."""
     times = (dht.round_trip(contact.node_id) for contact in dht.contacts())
     return [seconds for seconds in times if seconds is not None]
-
-
-async def _seed_addresses(seeds: Sequence[str]) -> list[SocketAddress]:
-    """Resolve bootstrap names; a name that does not resolve now is left out and said in the log."""
-    found: list[SocketAddress] = []
-    for seed in seeds:
-        host, _, port = seed.rpartition(":")
-        try:
-            answers = await trio.socket.getaddrinfo(host.strip("[]"), int(port), type=trio.socket.SOCK_DGRAM)
-        except OSError as error:
-            logger.warning("bootstrap node %s does not resolve: %s", seed, error)
-            continue
-        found += [SocketAddress.of(str(sockaddr[0]), int(port)) for *_, sockaddr in answers]
-    return list(dict.fromkeys(found))

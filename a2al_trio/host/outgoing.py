@@ -38,6 +38,11 @@ class Outgoing:
         try:
             record = await self.dht.resolve(peer)
         except RecordNotFound as error:
+            if not self.dht.contacts():
+                raise RecordNotFound(
+                    f"cannot look up {peer}: this host knows no other node, for none of those it was to join through "
+                    "has answered; check `bootstrap`, and configure turn_servers where UDP is blocked"
+                ) from error
             raise RecordNotFound(f"{peer} has published nothing that could be found: {error}") from error
         try:
             return EndpointRecord(record, EndpointPayload.decode(record.payload))
