@@ -9,6 +9,7 @@ import pkgutil
 import re
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -23,15 +24,21 @@ import click
 import pytest
 import trio
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastapi import WebSocket
 
 import a2al_trio
 from a2al_trio import Host, HostConfig, Identity, open_host
 from a2al_trio.cli import main
+from a2al_trio.h3 import RequestHead, open_h3_client
 from a2al_trio.host import load_config
 from a2al_trio.http import serve_asgi
+from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.socket import open_udp
+from a2al_trio.quic import ClientTls, open_quic, pinned
 from tests.host.world import identity
 from tests.http.world import open_loopback_hosts
+from tests.quic.tls_support import credentials
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -94,6 +101,21 @@ async def use_http(page: Namespace) -> None:
         nursery.start_soon(page["serve"], callee)
         assert await page["call"](caller, str(callee.address)) == str(caller.address)
         assert await page["hear"](caller, str(callee.address)) == "extra, extra"
+        nursery.cancel_scope.cancel()
+    async with open_loopback_hosts() as (callee, _), trio.open_nursery() as nursery:
+        web = credentials("p256", "agent.test")
+        chain = b"".join(ssl.DER_cert_to_PEM_cert(certificate).encode() for certificate in web.chain)
+        key = web.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        await page["serve_web"](nursery, callee, "agent.test", chain, key)
+        async with open_udp(SocketAddress("127.0.0.1", 0)) as socket, open_quic(socket) as stranger:
+            tls = ClientTls(alpn=("h3",), verify_peer=pinned(*web.chain))
+            connection = await stranger.connect(callee.quic_address, tls=tls, server_name="agent.test")
+            async with (
+                open_h3_client(connection) as client,
+                await client.request(RequestHead(b"GET", b"agent.test", b"/who"), end=True) as exchange,
+            ):
+                assert (await exchange.receive_response()).status == 200
+                assert await exchange.receive_all(limit=100) == b'"None"'
         nursery.cancel_scope.cancel()
 
 
