@@ -64,6 +64,11 @@ class Assembler:
         if self._starts:
             self._join_pieces()
 
+    def take_whole(self, data: bytes) -> None:
+        """Take all the bytes of a stream of which nothing has arrived before."""
+        self._ready.append(data)
+        self.received_to = self.highest = self.final_size = len(data)
+
     def insert(self, offset: int, data: bytes) -> None:
         """Take `data` at `offset`, whatever part of it is new."""
         end = offset + len(data)

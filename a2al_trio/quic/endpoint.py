@@ -415,6 +415,11 @@ class QuicEndpointCore:
             else:
                 self._arm_at(connection, due)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether `next_event` has one."""
+        return bool(self._events)
+
     def next_event(self) -> QuicEvent | None:
         """Take the oldest event, or None."""
         return self._events.popleft() if self._events else None

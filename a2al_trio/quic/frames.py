@@ -293,8 +293,11 @@ def decode_stream_frame(data: bytes, position: int) -> tuple[int, int, int, int]
     begin, end, offset = position + 2, len(data), 0
     try:
         stream_id = data[position + 1]
-        if stream_id >= 0x40:
+        if stream_id >= 0x80:
             stream_id, begin = decode_varint(data, position + 1)
+        elif stream_id >= 0x40:
+            stream_id = (stream_id & 0x3F) << 8 | data[begin]
+            begin += 1
         if frame_type & 4:
             offset, begin = decode_varint(data, begin)
         if frame_type & 2:

@@ -180,7 +180,16 @@ class LossRecovery:
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "ACK of a packet that was never sent")
         space.largest_acked = max(space.largest_acked, largest)
         result = AckResult()
-        self._apply(space, ranges, result)
+        sent = space.sent
+        if sent and ranges[0][0] <= sent[0].first and sent[-1].last <= largest and len(ranges) == 1:
+            # Everything in flight has arrived, as it usually has where little is.
+            space.sent = []
+            for run in sent:
+                run.acked(run.first, run.last)
+                self._count(run, run.last - run.first + 1, result)
+            result.largest_is_new = sent[-1].last == largest
+        else:
+            self._apply(space, ranges, result)
         if not result.packets:
             return result
         rtt = path.rtt
@@ -203,7 +212,20 @@ class LossRecovery:
         return result
 
     @staticmethod
-    def _apply(space: PacketSpace, ranges: Sequence[tuple[int, int]], result: AckResult) -> None:
+    def _count(run: SentRun, count: int, result: AckResult) -> None:
+        """Account for newly acknowledged packets of a run; runs come in the order of sending."""
+        path, size = run.path, count * run.size
+        path.in_flight -= size
+        result.packets += count
+        result.size += size
+        if run.ecn:
+            result.ecn_packets += count
+        result.newest_sent_at = run.sent_at
+        result.path = path
+        if run.probe:
+            path.mtu.on_probe_acked(run.probe)
+
+    def _apply(self, space: PacketSpace, ranges: Sequence[tuple[int, int]], result: AckResult) -> None:
         """Take acknowledged packets out of the space's sent runs: one merge pass over both sorted lists."""
         largest = ranges[-1][1] - 1
         remaining: list[SentRun] = []
@@ -237,19 +259,9 @@ class LossRecovery:
                     look += 1
                 if position <= last:
                     remaining.append(run.part(position, last))
-            result.packets += newly
-            path = run.path
-            path.in_flight -= newly * run.size
-            result.size += newly * run.size
-            if run.ecn:
-                result.ecn_packets += newly
-            # Runs are in the order of sending, so the last one touched is the newest.
-            result.newest_sent_at = run.sent_at
-            result.path = path
+            self._count(run, newly, result)
             if last >= largest:
                 result.largest_is_new = True
-            if run.probe:
-                path.mtu.on_probe_acked(run.probe)
         space.sent = remaining
 
     # Loss
@@ -374,6 +386,9 @@ class LossRecovery:
             space = self._spaces[2]
             if space.loss_time is not None or not space.sent:
                 return space.loss_time
+            if path.validated and space.last_eliciting_at is not None:
+                interval = path.rtt.probe_interval + self.peer_max_ack_delay
+                return space.last_eliciting_at + interval * (1 << min(self.probe_count, MAX_PTO_BACKOFF))
         else:
             loss = self._earliest_loss()
             if loss is not None:

@@ -62,7 +62,8 @@ class SendHalf:
     def is_done(self) -> bool:
         """Whether the peer has everything there will ever be, and the application knows if the peer stopped it."""
         if self.reset_code is None:
-            return self.buffer.is_finished
+            buffer = self.buffer
+            return buffer.fin_acked and buffer.acked_to == buffer.end
         return self.reset_acked and (self.stopped_code is None or self.stop_told)
 
     def on_range_acked(self, start: int, stop: int, *, fin: bool = False) -> None:
@@ -70,7 +71,7 @@ class SendHalf:
         if self.reset_code is None:
             buffer = self.buffer
             buffer.on_acked(start, stop, fin=fin)
-            if buffer.fin_acked and buffer.acked_to == buffer.end:
+            if buffer.is_finished:
                 self.table.on_send_done(self.stream_id)
 
     def on_range_lost(self, start: int, stop: int, *, fin: bool = False) -> None:
@@ -110,6 +111,18 @@ class ReceiveHalf:
         self.credit_pending = False
         self.signalled = False
         self.end_delivered = False
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has arrived yet, and the application wants what will."""
+        assembler = self.assembler
+        return (
+            assembler.highest == 0
+            and assembler.final_size is None
+            and self.stop_code is None
+            and self.reset_code is None
+            and not self.signalled
+        )
 
     @property
     def is_done(self) -> bool:

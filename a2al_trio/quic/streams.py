@@ -196,6 +196,13 @@ class StreamTable:
             raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream is send-only")
         assembler = half.assembler
         end = offset + len(data)
+        if fin and offset == 0 and 0 < end <= half.window.limit and half.is_untouched:
+            # A small message, whole: nothing has to be put in order.
+            self._flow.on_received(end)
+            assembler.take_whole(data)
+            half.signalled = True
+            self._observer.on_stream_readable(stream.stream_id)
+            return
         if fin or assembler.final_size is not None:
             self.check_final_size(half, end, is_final=fin)
         new = end - assembler.highest
@@ -534,8 +541,11 @@ class StreamTable:
 
     def remove_if_done(self, stream: Stream) -> None:
         """Drop the stream if both halves are over, and let the peer open another one."""
-        send, receive = stream.send, stream.receive
-        if (receive is not None and not receive.is_done) or (send is not None and not send.is_done):
+        receive = stream.receive
+        if receive is not None and not receive.end_delivered and not receive.is_done:
+            return
+        send = stream.send
+        if send is not None and not send.is_done:
             return
         if self._streams.pop(stream.stream_id, None) is None:
             return

@@ -74,8 +74,8 @@ class Timers:
             return self.end_at
         paths, transmitter = connection.paths, connection.transmitter
         current, recovery = paths.current, connection.recovery
-        probe_interval = current.rtt.probe_interval
-        deadline = self._active_at + max(self.idle_timeout, 3 * (probe_interval + recovery.peer_max_ack_delay))
+        silence = 3 * (current.rtt.probe_interval + recovery.peer_max_ack_delay)
+        deadline = self._active_at + (silence if silence > self.idle_timeout else self.idle_timeout)
         deadline = min(deadline, self.handshake_deadline, self._keep_alive_at, self.discard_keys_at)
         if current.validated or not current.is_amplification_limited:
             if not connection.handshake_spaces_gone:

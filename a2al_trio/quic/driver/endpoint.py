@@ -47,7 +47,7 @@ from a2al_trio.scopes import open_service_nursery
 __all__ = ["QuicEndpoint", "open_quic"]
 
 ACCEPT_QUEUE = 32
-MIN_SHARE = 4
+MIN_SHARE = 6
 """How many streams' words are worth a datagram of their own."""
 
 GOODBYE_SECONDS = 0.25
@@ -228,7 +228,7 @@ class QuicEndpoint:
                 take(batch, now)
             self._words_expected = self._heard = 0
             readable, others = self._dispatch()
-            self._share = max((readable + 1) >> 1, MIN_SHARE)
+            self._share = (readable + 1) >> 1 if readable >= 2 * MIN_SHARE else readable
             if others:
                 # Tasks are about to run that may have something to send: acknowledgements travel with that.
                 self._defer = True
@@ -294,10 +294,12 @@ class QuicEndpoint:
         core = self._core
         if now is None:
             now = trio.current_time()
-        self._dispatch()
+        if core.has_events:
+            self._dispatch()
         if core.transmit_due and self._unsent is None:
             self._transmit(now)
-            self._dispatch()
+            if core.has_events:
+                self._dispatch()
         due = core.next_timeout()
         if due is not None and due < self._timer.deadline:
             self._timer.deadline = due
