@@ -107,7 +107,7 @@ class DhtCore:
         self.table = RoutingTable(env.own, config)
         self.health = HealthBook(config.max_peers_remembered)
         self.contacts = ContactFilter(config, local_address)
-        self.store = RecordStore(config.store, verify=env.verify, authority=authority)
+        self.store = RecordStore(config.store, verify=env.verify, authority=authority, own=env.own)
         self.rpc = Rpc(env, self.timers, self.outbox, table=self.table, health=self.health)
         parts = QueryParts(env, self.rpc, self.timers, self.contacts, self._heard)
         self.searches = Searches(parts, self.table, self.store, authority=authority)

@@ -8,6 +8,7 @@ bounded too, so that a flood displaces only what came the same way. Records this
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
@@ -26,6 +27,7 @@ from a2al_trio.wire.records import (
     Verify,
     check_authority,
     check_record,
+    check_record_time,
     is_newer,
 )
 
@@ -45,6 +47,7 @@ OVERHEAD_BYTES = 400
 """What one record costs beside its encoded bytes, about."""
 HEARSAY_LIFETIME = 120
 """Seconds a record from a stranger is believed without a word from its publisher (spec 08 §2.3)."""
+EVICTION_SAMPLE = 16
 ZERO_KEY = bytes(32)
 
 
@@ -70,10 +73,16 @@ class StoreUsage:
 
 
 class RecordStore:
-    """Records by key. `authority` is asked after integrity; None accepts any signer."""
+    """Records by key. `authority` is asked after integrity; None accepts any signer.
 
-    def __init__(self, limits: StoreLimits, *, verify: Verify, authority: Authority | None = None) -> None:
+    `own` is this node's id: when the store is full, what lies far from it goes first (spec 03 §20.17).
+    """
+
+    def __init__(
+        self, limits: StoreLimits, *, verify: Verify, authority: Authority | None = None, own: int = 0
+    ) -> None:
         self._limits = limits
+        self._own = own
         self._verify = verify
         self._authority = authority
         self._keys: OrderedDict[bytes, list[Held]] = OrderedDict()
@@ -116,9 +125,12 @@ class RecordStore:
         key = record.address.node_id if key is None or key == ZERO_KEY else key
         if self._is_held(record, key, now):
             raise StaleRecord("this very record is already held")
-        check_record(record, now=now, tolerance=self._limits.clock_tolerance, verify=self._verify)
+        check_record_time(record, now=now, tolerance=self._limits.clock_tolerance)
         if category_of(record.record_type) is RecordCategory.SOVEREIGN and key != record.address.node_id:
             raise KeyMismatch("a sovereign record belongs under the id of its own address")
+        if not pinned:
+            self._check_quota(record, key, source, now)  # before the signature, so that a flood costs little
+        check_record(record, now=now, tolerance=self._limits.clock_tolerance, verify=self._verify)
         ends = None
         if self._authority is not None:
             ends = self._authority(record, key, now)
@@ -142,14 +154,11 @@ class RecordStore:
     def _merge(self, held: Held, now: int, *, hearsay: bool) -> Held:
         record, key = held.record, held.key
         self._drop_expired(key, now)
-        slot = slot_of(record)
-        former = next((held for held in self._keys.get(key, ()) if slot_of(held.record) == slot), None)
+        former = self._former(record, key)
         if former is not None and not is_newer(record, former.record):
             raise StaleRecord("an equal or newer record is already held")
         if hearsay and (former is None or former.lasting is not None):
             held.lasting, held.until = held.until, min(held.until, now + HEARSAY_LIFETIME)
-        if not held.pinned:
-            self._check_quota(held, former)
         if former is not None:
             self._remove(former)
         self._add(held)
@@ -157,6 +166,14 @@ class RecordStore:
             self._remove(victim)
         self._shrink(held)
         return held
+
+    def _former(self, record: SignedRecord, key: bytes) -> Held | None:
+        """What is in the record's slot."""
+        records = self._keys.get(key)
+        if not records:
+            return None
+        slot = slot_of(record)
+        return next((held for held in records if slot_of(held.record) == slot), None)
 
     def confirm(self, held: Held) -> None:
         """The publisher of a record that came by hearsay has been heard of: it stays as long as any."""
@@ -178,17 +195,25 @@ class RecordStore:
         }.get(category_of(record.record_type), limits.retention_sovereign)
         return min(record.timestamp + record.ttl, now + retention)
 
-    def _check_quota(self, held: Held, former: Held | None) -> None:
+    def _check_quota(self, record: SignedRecord, key: bytes, source: bytes, now: int) -> None:
         """Refuse what would exceed the share of its network or publisher."""
-        size = _size(held)
-        freed = 0 if former is None else _size(former)
-        publisher = held.record.address
-        if self._publisher_bytes.get(publisher, 0) + size - freed > self._limits.per_publisher_bytes:
+        size = _size(record)
+        in_share = self._publisher_bytes.get(record.address, 0) + size
+        in_network = self._source_bytes.get(source, 0) + size if source else 0
+        if in_share <= self._limits.per_publisher_bytes and in_network <= self._limits.per_source_bytes:
+            return
+        self._drop_expired(key, now)
+        former = self._former(record, key)
+        if former is not None:
+            if not is_newer(record, former.record):
+                return  # it will not be held in any case
+            in_share -= _size(former.record)
+            if former.source == source:
+                in_network -= _size(former.record)
+        if in_share > self._limits.per_publisher_bytes:
             raise PolicyRefused("the publisher's share of this node's store is used up")
-        if held.source:
-            freed = freed if former is not None and former.source == held.source else 0
-            if self._source_bytes.get(held.source, 0) + size - freed > self._limits.per_source_bytes:
-                raise PolicyRefused("the sender network's share of this node's store is used up")
+        if in_network > self._limits.per_source_bytes:
+            raise PolicyRefused("the sender network's share of this node's store is used up")
 
     def _shrink(self, newcomer: Held) -> None:
         """Return within the limits at the cost of the network that holds most."""
@@ -202,13 +227,16 @@ class RecordStore:
                 raise PolicyRefused("this node's store is full")
 
     def _heaviest(self) -> Held | None:
-        """The oldest record of the network with most bytes; without sources, of the least recently used key."""
+        """Of the oldest records of the network with most bytes the one farthest from us; without sources, one of the
+        least recently used key.
+        """
         weights = self._weights
         while weights:
             weight, source = weights[0]
             actual = self._source_bytes.get(source, 0)
             if actual == -weight and self._by_source.get(source):
-                return next(iter(self._by_source[source].values()))
+                oldest = itertools.islice(self._by_source[source].values(), EVICTION_SAMPLE)
+                return max(oldest, key=lambda held: int.from_bytes(held.key, "big") ^ self._own)
             heapq.heappop(weights)
             if actual:
                 heapq.heappush(weights, (-actual, source))
@@ -228,7 +256,7 @@ class RecordStore:
         records.append(held)
         self._keys.move_to_end(held.key)
         self._expire_later(held)
-        size = _size(held)
+        size = _size(held.record)
         self._records += 1
         self._bytes += size
         publisher = held.record.address
@@ -257,7 +285,7 @@ class RecordStore:
         records.remove(held)
         if not records:
             del self._keys[held.key]
-        size = _size(held)
+        size = _size(held.record)
         self._records -= 1
         self._bytes -= size
         publisher = held.record.address
@@ -338,8 +366,8 @@ class RecordStore:
             yield from list(records)
 
 
-def _size(held: Held) -> int:
-    return len(held.record.encoded) + OVERHEAD_BYTES
+def _size(record: SignedRecord) -> int:
+    return len(record.encoded) + OVERHEAD_BYTES
 
 
 def _subtract(totals: dict[bytes, int], name: bytes, amount: int) -> None:
