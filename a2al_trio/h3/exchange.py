@@ -77,9 +77,15 @@ class _Exchange:
 
         A block that ends in an exception resets the stream instead.
         """
-        if error_type is not None or not self._head_sent:
+        self._end(failed=error_type is not None)
+        await self._stream.aclose()
+
+    def _end(self, *, failed: bool) -> None:
+        """Leave the exchange, up to the end of the stream itself."""
+        if failed or not self._head_sent:
             self.reset(self._abandon_code)
-        await self.aclose()
+        else:
+            self._stop_receiving(self._leave_code)
 
     async def aclose(self) -> None:
         """Finish sending and take no more."""

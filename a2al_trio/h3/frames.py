@@ -147,13 +147,16 @@ class FrameParser:
             if self._remaining:
                 chunk = self._data[self._offset : self._offset + self._remaining]
                 if not chunk:
-                    self._data, self._offset = b"", 0  # what was given out need not be kept
+                    self._data, self._offset = b"", 0
                     return None
                 self._offset += len(chunk)
                 self._remaining -= len(chunk)
                 if self._streamed == FrameType.DATA:
                     return Frame(FrameType.DATA, chunk)
                 continue
+            if self._offset == len(self._data):
+                self._data, self._offset = b"", 0  # what was given out need not be kept
+                return None
             try:
                 kind, offset = decode_varint(self._data, self._offset)
                 if self.first is None:
@@ -162,8 +165,6 @@ class FrameParser:
                     raise H3Error(code, f"a frame of type {kind:#x} has no place here")
                 size, offset = decode_varint(self._data, offset)
             except VarintError:
-                if not self.held:
-                    self._data, self._offset = b"", 0
                 return None
             if kind in self._kept:
                 if size > self._limit:

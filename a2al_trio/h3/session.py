@@ -220,14 +220,18 @@ class H3Server:
 
         async def handle(stream: QuicStream) -> None:
             exchange = self._exchange(stream)
+            if session.core.goaway is not None:
+                exchange.reset(ErrorCode.REQUEST_REJECTED)
+                return
             try:
-                async with exchange:
-                    if session.core.goaway is None:
-                        await handler(exchange)
-                    else:
-                        exchange.reset(ErrorCode.REQUEST_REJECTED)
+                await handler(exchange)
+                exchange._end(failed=False)  # the stream itself is closed by who gave it to us
             except H3Error as error:
+                exchange._end(failed=True)
                 logger.debug("a request of %s ended: %s", session.connection.peer_address, error)
+            except BaseException:
+                exchange._end(failed=True)
+                raise
 
         try:
             await session.connection.serve(handle)
