@@ -163,7 +163,11 @@ class _Builder:
         meetings = self._meetings(shelf, admission)
         publisher = self._publisher()
         surroundings.on_change.append(publisher.reconsider)
-        surroundings.on_network_change += [hubs.signaling.network_changed, self.place.network_changed]
+        surroundings.on_network_change += [
+            hubs.signaling.network_changed,
+            self.place.network_changed,
+            meetings.punches.network_changed,
+        ]
         surroundings.connected_hosts = lambda: {connection.peer_address.host for connection in self.connections}
         surroundings.has_hub = lambda: bool(hubs.published)
         host = Host(self._parts(admission, meetings, publisher))

@@ -6,7 +6,6 @@ relays back.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -44,7 +43,7 @@ class MeetingPlace:
     quic: QuicConfig
     server: ServerTls
     network: IceNetwork = attrs.field(factory=SystemNetwork)
-    _sessions: weakref.WeakSet[IceSession] = attrs.field(factory=weakref.WeakSet)
+    _sessions: set[IceSession] = attrs.field(factory=set)
 
     def network_changed(self) -> None:
         """Our addresses have changed: all meetings look for new paths, and move to them."""
@@ -168,21 +167,24 @@ async def _open_meeting(
         open_service_nursery("meeting") as nursery,
     ):
         place._sessions.add(session)
-        # The room stays open until the handshake is done, as peers take its end for the end of the call (Q8).
-        async with join(session) as room:
-            aside = trio.CancelScope()
-            if beside is not None:
-                nursery.start_soon(_run_beside, beside, room, aside)
-            path = await session.connect(room)
-            on_path()
-            # In glare ICE settles who is who, whoever called (spec 06 D2).
-            is_client = session.controlling
-            shake_hands = partial(_dial, endpoint, path, remote, tls) if is_client else partial(_accept, endpoint)
-            quic = await shake_hands()
-            aside.cancel()
-        connections = [quic]
-        nursery.start_soon(_end_with_path, session, connections)
-        yield Meeting(quic, path, is_client, endpoint, session, connections)
+        try:
+            # The room stays open until the handshake is done, as peers take its end for the end of the call (Q8).
+            async with join(session) as room:
+                aside = trio.CancelScope()
+                if beside is not None:
+                    nursery.start_soon(_run_beside, beside, room, aside)
+                path = await session.connect(room)
+                on_path()
+                # In glare ICE settles who is who, whoever called (spec 06 D2).
+                is_client = session.controlling
+                shake_hands = partial(_dial, endpoint, path, remote, tls) if is_client else partial(_accept, endpoint)
+                quic = await shake_hands()
+                aside.cancel()
+            connections = [quic]
+            nursery.start_soon(_end_with_path, session, connections)
+            yield Meeting(quic, path, is_client, endpoint, session, connections)
+        finally:
+            place._sessions.discard(session)
 
 
 async def _run_beside(beside: Beside, room: Room, scope: trio.CancelScope) -> None:

@@ -182,6 +182,11 @@ class PunchPool:
             heapq.heapify(self._wanted)
         self._arrived.set()
 
+    def network_changed(self) -> None:
+        """What has failed so far was perhaps the fault of the network we were in."""
+        for peer in self._peers.values():
+            peer.failures, peer.not_before = 0, 0.0
+
     async def adopt(self, quic: QuicConnection, caller: Address, first: QuicStream | None = None) -> None:
         """Keep a connection a node has opened to us, `first` being a stream already accepted, until it ends.
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import attrs
 import trio
+import trio.testing
 
 from a2al_trio.host import AgentConnection, Host, HostConfig
 from a2al_trio.ice import StaticCredentials, TurnServer
@@ -51,6 +52,7 @@ class World:
     async def restart_hub(self, *, after: float = 0.0) -> None:
         """The hub forgets everything and everybody; it is away for `after` seconds."""
         self.served.cancel()
+        await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(after)
         self.hub = Hub()
         self.open_hub()

@@ -251,15 +251,17 @@ async def test_without_a_hub_every_attempt_is_named(autojump_clock: Clock) -> No
 
 @pytest.mark.parametrize("nat", ["open", "port_restricted"])
 async def test_a_connection_outlives_a_move_to_another_network(autojump_clock: Clock, nat: str) -> None:
-    async with open_pair(Nat.full_cone(), KINDS[nat]) as (world, _alice, bob):
-        async with bob.connect(ALICE.address) as connection:
-            assert await ask(connection, b"before") == b"before"
-            world.net.hosts["bob"].move()
-            bob._parts.outgoing.reach.meetings.place.network_changed()
-            began = trio.current_time()
-            assert await ask(connection, b"after") == b"after"
-            print(f"moved within {trio.current_time() - began:.3f} s")
-            assert trio.current_time() - began < 5
+    async with (
+        open_pair(Nat.full_cone(), KINDS[nat]) as (world, _alice, bob),
+        bob.connect(ALICE.address) as connection,
+    ):
+        assert await ask(connection, b"before") == b"before"
+        world.net.hosts["bob"].move()
+        bob._parts.outgoing.reach.meetings.place.network_changed()
+        began = trio.current_time()
+        assert await ask(connection, b"after") == b"after"
+        print(f"moved within {trio.current_time() - began:.3f} s")
+        assert trio.current_time() - began < 5
 
 
 async def test_a_caller_who_is_not_whom_the_hub_announced_is_sent_away(autojump_clock: Clock) -> None:

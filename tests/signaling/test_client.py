@@ -431,8 +431,19 @@ def test_rotation() -> None:
     assert [rotation.lost("a", 0, connected_at=None) for _ in range(3)] == [5.0, 5.0, None]
     assert rotation.claim(1) == "c"
     assert rotation.claim(1) is None
-    assert rotation.next_claim_at(1) == 300
-    assert rotation.claim(300) == "a"
+    assert rotation.next_claim_at(1) == 15
+    now, cooling = 15.0, []
+    for _ in range(6):
+        assert rotation.claim(now) == "a"
+        while rotation.lost("a", now, connected_at=None) is not None:
+            pass
+        cooling.append(rotation.next_claim_at(now) - now)
+        now = rotation.next_claim_at(now)
+    assert cooling == [30, 60, 120, 240, 300, 300]
+    assert rotation.claim(now) == "a"
+    assert rotation.lost("a", now + 60, connected_at=now) == 0.0, "it stood for a while: all is forgotten"
+    assert [rotation.lost("a", now, connected_at=None) for _ in range(3)] == [5.0, 5.0, None]
+    assert rotation.next_claim_at(now) == now + 15
     rotation.connected("b")
     assert rotation.lost("b", 100, connected_at=20) == 0.0
     assert rotation.lost("b", 100, connected_at=None) == 2.0
