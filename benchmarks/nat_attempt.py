@@ -33,7 +33,21 @@ PATIENCE = 65.0
 PAUSE = 0.2
 """Seconds between the end of the first connection and the second."""
 
-Call = Callable[[], Awaitable[Outcome]]
+
+@attrs.define
+class Progress:
+    """How far an attempt has come, in case it comes no further, and since when."""
+
+    stage: str = "preparing"
+    since: float = attrs.field(factory=trio.current_time)
+
+    def reach(self, stage: str) -> float:
+        """Begin the next stage; returns the time."""
+        self.stage, self.since = stage, trio.current_time()
+        return self.since
+
+
+Call = Callable[[Progress], Awaitable[Outcome]]
 """What is measured, once both are ready."""
 
 
@@ -42,22 +56,22 @@ async def close_soon(connection: AgentConnection) -> None:
     await connection.wait_closed()
 
 
-async def call_from_ours(caller: Host, callee: Address) -> Outcome:
+async def call_from_ours(caller: Host, callee: Address, progress: Progress) -> Outcome:
     """One of ours calls, and then once more."""
-    began = trio.current_time()
+    began = progress.reach("resolve")
     try:
         record = await caller.resolve(callee)
     except ResolveError as error:
         return Outcome(f"resolve: {error}", gave_up=trio.current_time() - began)
-    resolved = trio.current_time()
+    resolved = progress.reach("connect")
     try:
         connection = await caller.open_connection(callee, record=record)
     except ConnectError as error:
         return Outcome(str(error), resolve=resolved - began, gave_up=trio.current_time() - resolved)
-    connected, path = trio.current_time(), connection.path
+    connected, path = progress.reach("close"), connection.path
     await connection.aclose()
     await trio.sleep(PAUSE)
-    again = trio.current_time()
+    again = progress.reach("connect again")
     try:
         await (await caller.open_connection(callee, record=record)).aclose()
     except ConnectError as error:
@@ -66,21 +80,21 @@ async def call_from_ours(caller: Host, callee: Address) -> Outcome:
 
 
 async def call_from_reference(
-    caller: ReferenceNode, local: str, callee: str, paths: list[str], hang_up: Callable[[], None]
+    caller: ReferenceNode, local: str, callee: str, paths: list[str], hang_up: Callable[[], None], progress: Progress
 ) -> Outcome:
     """The reference calls, and then once more; `paths` says what the callee saw, if it is ours."""
-    began = trio.current_time()
+    began = progress.reach("resolve")
     answer = await caller.post_any(f"/resolve/{callee}")
     if not answer.is_success:
         return Outcome(f"resolve: {answer.text}", gave_up=trio.current_time() - began)
-    resolved = trio.current_time()
+    resolved = progress.reach("connect")
     answer = await caller.post_any(f"/connect/{callee}", {"local_aid": local})
-    connected = trio.current_time()
+    connected = progress.reach("close")
     if not answer.is_success:
         return Outcome(answer.text, resolve=resolved - began, gave_up=connected - resolved)
     hang_up()
     await trio.sleep(PAUSE)
-    again = trio.current_time()
+    again = progress.reach("connect again")
     answer = await caller.post_any(f"/connect/{callee}", {"local_aid": local})
     return Outcome(
         paths[0] if paths else "unknown",
@@ -94,7 +108,7 @@ async def call_from_reference(
 @asynccontextmanager
 async def ours_ours(world: NatWorld) -> AsyncIterator[Call]:
     """Ours calls ours."""
-    async with world.host("a") as a, world.host("b") as b, trio.open_nursery() as nursery:
+    async with world.hosts("a", "b") as (a, b), trio.open_nursery() as nursery:
         await nursery.start(b.serve, close_soon)
         yield partial(call_from_ours, a, b.address)
         nursery.cancel_scope.cancel()
@@ -160,9 +174,8 @@ def _open_lab(**hosts: object) -> contextlib.AbstractContextManager[NatLab]:
 
 
 async def _run(attempt: Attempt, directory: Path) -> Outcome:
-    began = trio.current_time()
-    stage = "preparing"
-    with trio.CancelScope(deadline=began + PREPARATION) as scope:
+    progress = Progress()
+    with trio.CancelScope(deadline=progress.since + PREPARATION) as scope:
         async with (
             open_nat_world(
                 _open_lab,
@@ -170,16 +183,17 @@ async def _run(attempt: Attempt, directory: Path) -> Outcome:
                 attempt.caller,
                 attempt.callee,
                 turn=attempt.turn,
+                helper=True,
                 loss=attempt.loss,
                 delay_ms=attempt.delay_ms,
             ) as world,
             CONTENDERS[attempt.contender](world) as call,
         ):
-            stage, began = "calling", trio.current_time()
-            scope.deadline = began + PATIENCE
+            scope.deadline = progress.reach("begin") + PATIENCE
             world.let_them_meet()
-            return await call()
-    return Outcome(f"{stage} took too long", gave_up=trio.current_time() - began if stage == "calling" else None)
+            return await call(progress)
+    waited = trio.current_time() - progress.since
+    return Outcome(f"{progress.stage}: no end after {waited:.0f} s", gave_up=waited)
 
 
 def make_attempt(attempt: Attempt) -> Outcome:

@@ -12,7 +12,7 @@ import attrs
 
 from benchmarks.framework import Figures
 
-__all__ = ["KINDS", "Attempt", "Matrix", "Outcome", "can_meet", "read_results"]
+__all__ = ["KINDS", "Attempt", "Matrix", "Outcome", "can_meet", "need", "read_results"]
 
 KINDS = ("open", "full_cone", "restricted", "port_restricted", "linux", "symmetric", "udp_blocked")
 WAYS = {"direct": "#7bc77e", "ICE": "#7ba7d9", "relayed": "#e8b960", "unknown": "#b8b8d8", "failed": "#d97b7b"}
@@ -65,6 +65,13 @@ def can_meet(caller: str, callee: str) -> bool:
     return not ("symmetric" in pair and (len(pair) == 1 or pair & {"port_restricted", "linux"}))
 
 
+def need(caller: str, callee: str) -> str:
+    """What a pair needs in order to meet: a dial, ICE or a punch ("ICE"), or a relay."""
+    if not can_meet(caller, callee):
+        return "relay"
+    return "dial" if callee in ("open", "full_cone") else "ICE"
+
+
 def read_results(path: Path) -> Iterator[tuple[Attempt, Outcome]]:
     """What an earlier run wrote; its last line may have been cut."""
     if not path.exists():
@@ -107,12 +114,13 @@ class Matrix:
         return Matrix(outcomes={attempt: self.outcomes[attempt] for attempt in attempts if self.outcomes[attempt]})
 
     def figures(self) -> Figures:
-        """Medians over all pairs by the way they met, and of each pair."""
+        """Medians over all pairs by what they need in order to meet, and of each pair."""
         every = [outcome for found in self.outcomes.values() for outcome in found]
         figures: dict[str, float] = {}
         _put_median(figures, "connect_s", (each.seconds for each in every))
-        for way in WAYS:
-            _put_median(figures, f"{way.lower()}_s", (each.seconds for each in every if each.way == way))
+        for what in ("dial", "ICE", "relay"):
+            pairs = (found for pair, found in self.outcomes.items() if need(pair.caller, pair.callee) == what)
+            _put_median(figures, f"{what.lower()}_s", (outcome.seconds for found in pairs for outcome in found))
         _put_median(figures, "warm_s", (each.warm for each in every))
         _put_median(figures, "resolve_s", (each.resolve for each in every))
         _put_median(figures, "giving_up_s", (each.gave_up for each in every))

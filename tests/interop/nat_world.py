@@ -31,6 +31,7 @@ DELAY_MS = 10
 """Of each machine's link, one way: 40 ms between two of them and back."""
 USER, PASSWORD = "lab", "secret"
 STUN_PORT = 3478
+HELPER = "helper"
 
 
 @attrs.frozen
@@ -42,6 +43,8 @@ class NatWorld:
     directory: Path
     kinds: dict[str, str]
     turn: bool
+    helper: bool = False
+    """Whether there is a second public node, without which nobody finds out what its NAT lets in (spec 05 §5)."""
 
     def relays(self) -> tuple[TurnServer, ...]:
         """The relays for our hosts: by UDP, and by TCP for those that UDP does not leave."""
@@ -69,8 +72,28 @@ class NatWorld:
         ):
             if self.joins(name):
                 await host.dht.bootstrapped()
+                if self.helper and name != HELPER:
+                    await host.run_nat_probe()
                 await host.publish()
             yield host
+
+    @asynccontextmanager
+    async def hosts(self, *names: str) -> AsyncIterator[list[Host]]:
+        """Several at the same time: each waits some seconds for those it cannot reach yet."""
+        found: dict[str, Host] = {}
+        leave = trio.Event()
+
+        async def run(name: str, *, task_status: trio.TaskStatus[None]) -> None:
+            async with self.host(name) as found[name]:
+                task_status.started()
+                await leave.wait()
+
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as starting:
+                for name in names:
+                    starting.start_soon(nursery.start, partial(run, name))
+            yield [found[name] for name in names]
+            leave.set()
 
     @asynccontextmanager
     async def reference(self, name: str, release: str) -> AsyncIterator[ReferenceNode]:
@@ -135,12 +158,14 @@ def open_nat_world(
     b: str,
     *,
     turn: bool = False,
+    helper: bool = False,
     loss: float = 0.0,
     delay_ms: float = DELAY_MS,
 ) -> AbstractAsyncContextManager[NatWorld]:
     """Two machines, `a` and `b`, and what is public."""
+    kinds, strangers = {"a": a, "b": b}, [("a", "b")]
     return open_nat_network(
-        open_nat_lab, directory, {"a": a, "b": b}, [("a", "b")], turn=turn, loss=loss, delay_ms=delay_ms
+        open_nat_lab, directory, kinds, strangers, turn=turn, helper=helper, loss=loss, delay_ms=delay_ms
     )
 
 
@@ -152,6 +177,7 @@ async def open_nat_network(
     strangers: Iterable[tuple[str, str]],
     *,
     turn: bool = False,
+    helper: bool = False,
     loss: float = 0.0,
     delay_ms: float = DELAY_MS,
 ) -> AsyncIterator[NatWorld]:
@@ -159,7 +185,8 @@ async def open_nat_network(
     if turn and shutil.which("turnserver") is None:
         pytest.skip("there is no turnserver; install coturn")
     link = {"delay_ms": delay_ms, "loss": loss}
-    hosts = {name: {"kind": kind, "link": link} for name, kind in kinds.items()}
+    public_too = {HELPER: "open"} if helper else {}
+    hosts = {name: {"kind": kind, "link": link} for name, kind in {**kinds, **public_too}.items()}
     async with _in_a_thread(partial(open_nat_lab, public="open", **hosts)) as lab:
         for one, other in strangers:
             await trio.to_thread.run_sync(lab.block, one, other)
@@ -168,7 +195,9 @@ async def open_nat_network(
             if turn:
                 await _wait_listening(lab)
             async with open_lab_reference(lab, "public", directory, hub=True) as public:
-                yield NatWorld(lab, public, directory, dict(kinds), turn)
+                world = NatWorld(lab, public, directory, {**kinds, **public_too}, turn, helper)
+                async with world.hosts(*public_too):
+                    yield world
         finally:
             server.kill()
             server.wait()

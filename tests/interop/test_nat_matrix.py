@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -27,25 +25,6 @@ async def echo(connection: AgentConnection) -> None:
         async with stream:
             async for chunk in stream:
                 await stream.send_all(chunk)
-
-
-@asynccontextmanager
-async def open_hosts(world: NatWorld, names: Iterable[str]) -> AsyncIterator[dict[str, Host]]:
-    """All of them at the same time: each waits some seconds for those it cannot reach yet."""
-    hosts: dict[str, Host] = {}
-    leave = trio.Event()
-
-    async def run(name: str, *, task_status: trio.TaskStatus[None]) -> None:
-        async with world.host(name) as hosts[name]:
-            task_status.started()
-            await leave.wait()
-
-    async with trio.open_nursery() as nursery:
-        async with trio.open_nursery() as starting:
-            for name in names:
-                starting.start_soon(nursery.start, partial(run, name))
-        yield hosts
-        leave.set()
 
 
 async def test_everybody_meets_and_only_who_must_over_a_relay(open_nat_lab: OpenNatLab, tmp_path: Path) -> None:
@@ -70,9 +49,10 @@ async def test_everybody_meets_and_only_who_must_over_a_relay(open_nat_lab: Open
     began = trio.current_time()
     async with (
         open_nat_network(open_nat_lab, tmp_path, kinds, strangers, turn=True) as world,
-        open_hosts(world, kinds) as hosts,
+        world.hosts(*kinds) as opened,
         trio.open_nursery() as nursery,
     ):
+        hosts = dict(zip(kinds, opened, strict=True))
         print(f"ready after {trio.current_time() - began:.1f} s")
         for name in callees.values():
             await nursery.start(hosts[name].serve, echo)
