@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from a2al_trio.dht.contact import Contact
+from a2al_trio.identity import ed25519
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.wire.records import RecordType
-from benchmarks.dht_swarm import CheckCache, Swarm, endpoint_record
+from a2al_trio.wire.records import RecordType, sign_record
+from benchmarks.dht_swarm import START, CheckCache, Swarm, endpoint_record
 from tests.dht.hostile import Hostile, signer_near
-from tests.dht.support import always
+from tests.dht.support import always, forged
 
 ONE_WAY = 0.02
 
@@ -55,3 +56,31 @@ def test_a_holder_known_to_be_far_away_is_waited_for(known_round_trip: float | N
     for data, source in late:
         far.deliver(data, source, swarm.now)
     assert swarm.wait(asker, find).sequence == newest
+
+
+def test_answers_that_do_not_fit_the_question_are_no_find_and_each_record_is_checked_once() -> None:
+    """Another type, somebody else's record and a forged one come from some; the right one from all others."""
+    swarm = Swarm(1, verify=always)
+    asker = swarm.add()
+    agent, stranger = swarm.identity(), swarm.identity()
+    key = agent.address.node_id
+    right = endpoint_record(agent, swarm.now)
+    profile = sign_record(agent, RecordType.PROFILE, b"\xa1\x01\x01", sequence=9, timestamp=START - 3, ttl=3600)
+    wrong = (profile, endpoint_record(stranger, swarm.now, sequence=9), forged(right))
+    checked: list[bytes] = []
+
+    def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
+        if message.startswith(b"a2al-rec\0"):
+            checked.append(signature)
+            return ed25519.verify(public_key, message, signature)
+        return True  # the scripted holders have no keys
+
+    asker.running.env.verify = verify
+    for number in range(8):
+        holder = Hostile(swarm, signer_near(key, 4, number))
+        holder.records = (*wrong, right) if number % 2 else wrong
+        asker.running.table.prove(Contact.of(holder.signer.address, holder.node.address), swarm.now)
+    find = asker.commands.find_newest(key, RecordType.ENDPOINT, swarm.now, local=False)
+    assert swarm.wait(asker, find) == right
+    assert checked.count(right.signature) == 1
+    assert len(checked) == len(set(checked)) <= 3
