@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from a2al_trio.dht import Dht, Publication, StaleRecord
-from a2al_trio.errors import NoRoute
+from a2al_trio.errors import A2alError, NoRoute
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.config import HostConfig
 from a2al_trio.host.network import Surroundings
@@ -161,6 +161,12 @@ class Publisher:
         except NoRoute:
             logger.warning("no address is known to publish any more; the published records run out")
             return
-        for agent in self._kept & self.agents.addresses:
-            await self.publish(agent, payload=payload)
+        for agent in sorted(self._kept, key=lambda agent: agent != self.agents.default.address):
+            if agent not in self.agents.addresses:
+                continue
+            try:
+                await self.publish(agent, payload=payload)
+            except A2alError as error:
+                # One agent's trouble, such as endpoints too many for its record, is not the host's.
+                logger.warning("the record of %s could not be renewed: %s", agent, error)
         self._published = payload

@@ -68,16 +68,24 @@ async def open_split_host(machine: SimHost, who: Identity) -> AsyncIterator[Host
 
 
 @pytest.mark.parametrize("is_split", [False, True])
-async def test_d14_a_host_ends_every_connection_with_code_0_and_at_once(autojump_clock: Clock, is_split: bool) -> None:
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_d14_a_host_ends_every_connection_with_code_0_and_at_once(
+    autojump_clock: Clock, is_split: bool, is_cancelled: bool
+) -> None:
     async with three_hosts() as (net, _, alice, bob):
         machine = net.host("carol")
         opened = open_split_host(machine, CAROL) if is_split else open_sim_host(machine, CAROL)
-        async with opened as carol:
-            outgoing = await carol.open_connection(ALICE.address, at=alice.quic_address)
-            incoming = await bob.open_connection(CAROL.address, at=carol.quic_address)
-            accepted = await alice.accept()
-            await trio.sleep(1)
-            ending = trio.current_time()
+        with trio.CancelScope() as scope:
+            async with opened as carol:
+                outgoing = await carol.open_connection(ALICE.address, at=alice.quic_address)
+                incoming = await bob.open_connection(CAROL.address, at=carol.quic_address)
+                accepted = await alice.accept()
+                await trio.sleep(1)
+                ending = trio.current_time()
+                if is_cancelled:
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught is is_cancelled
         assert trio.current_time() - ending < 0.01, "nothing is waited for"
         assert outgoing.close_reason is not None
         for connection in (accepted, incoming):

@@ -13,6 +13,7 @@ from a2al_trio.dht import StaleRecord
 from a2al_trio.errors import NoRoute
 from a2al_trio.host import Host, HostConfig, open_host_over
 from a2al_trio.host.clock import SteadyClock
+from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import open_mux_over
 from a2al_trio.testing import Nat, SimHost, open_simnet
@@ -169,3 +170,37 @@ async def test_who_has_no_address_yet_is_published_once_it_has_one(autojump_cloc
             alice._surroundings.observed_by_agent(identity(number).node_id, seen, source)
         await trio.sleep(5)
         assert (await bob.resolve(ALICE.address)).endpoints == (f"quic://{seen}",)
+
+
+async def test_one_agents_trouble_does_not_stop_the_renewal_of_others(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = [identity(number) for number in range(40, 46)]
+    async with (
+        open_simnet(seed=1) as net,
+        open_sim_host(net.host("bob"), BOB) as bob,
+        open_sim_host(net.host("alice"), ALICE, seeds=(bob,)) as alice,
+    ):
+        for other in others:
+            alice.register_agent(other)
+        await alice.publish()
+        first = (await bob.resolve(others[-1].address)).record
+        # One has published with the highest number there is; one leaves while the records are renewed.
+        await alice.publish_endpoint(agent=others[0].address, sequence=2**64 - 1)
+        await trio.sleep(0.45 * HOUR)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave_when_renewed, alice, bob, others[1].address, others[2].address)
+            await trio.sleep(0.1 * HOUR)
+            nursery.cancel_scope.cancel()
+        assert f"the record of {others[0].address} could not be renewed" in caplog.text
+        assert others[2].address not in alice.agents
+        assert (await bob.resolve(others[-1].address)).record.sequence > first.sequence
+
+
+async def leave_when_renewed(alice: Host, bob: Host, seen: Address, leaving: Address) -> None:
+    before = bob.dht.local_records(seen.node_id)
+    for _ in range(100_000):
+        await trio.sleep(0.01)
+        if bob.dht.local_records(seen.node_id) != before:
+            break
+    alice.unregister_agent(leaving)
