@@ -32,6 +32,8 @@ async def test_an_application_is_called_across_two_nats(open_nat_lab: OpenNatLab
         ):
             await nursery.start(serve_asgi, callee, app)
             world.let_them_meet()
-            found = (await client.get(f"a2al://{callee.address}/path")).json()
+            response = await client.get(f"a2al://{callee.address}/path")
+            found = response.json()
             assert (found["aid"], found["agent"]) == (str(caller.address), str(callee.address))
+            assert response.http_version == "HTTP/3"
             nursery.cancel_scope.cancel()

@@ -13,7 +13,7 @@ import trio
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from a2al_trio.host import Host, HostConfig, open_host
+from a2al_trio.host import ALPN, Host, HostConfig, open_host
 from a2al_trio.http import http_client, serve_asgi
 from a2al_trio.identity import Address, Identity
 from tests.interop.conftest import Lab
@@ -104,7 +104,10 @@ async def test_our_client_calls_its_service(lab: Lab) -> None:
         ):
             agent = await daemon.add_agent(service)
             base = f"a2al://{agent.aid}"
-            assert (await client.get(base)).content == b"root"
+            response = await client.get(base)
+            assert (response.content, response.http_version) == (b"root", "HTTP/1.1")
+            # It was offered HTTP/3 beside what it knows, and took that.
+            assert {connection.alpn for connection in host.connections} == {ALPN}
             assert (await client.get(f"{base}/page")).content == PAGE
             assert (await client.get(f"{base}/missing")).status_code == 404
             body = blob(2 * MIB, seed=9)
