@@ -22,9 +22,10 @@ The protocol itself is a pure core without IO in the modules beside this one (RF
 from __future__ import annotations
 
 from a2al_trio.quic.config import QuicConfig, RetryPolicy
-from a2al_trio.quic.congestion import CongestionController, CongestionFactory, NewReno
+from a2al_trio.quic.congestion import CongestionController, CongestionFactory
 from a2al_trio.quic.congestion_bbr import Bbr
 from a2al_trio.quic.congestion_cubic import Cubic
+from a2al_trio.quic.congestion_reno import NewReno
 from a2al_trio.quic.driver.connection import CloseReason, QuicConnection
 from a2al_trio.quic.driver.endpoint import QuicEndpoint, open_quic
 from a2al_trio.quic.driver.stream import QuicReceiveStream, QuicSendStream, QuicStream

@@ -16,6 +16,12 @@ ELICITING_THRESHOLD = 2
 
 RECENTLY = 0.2
 """The share of `max_delay` within which an ACK counts as sent recently."""
+PROMPT_PACKETS = 64
+PROMPT_DELAY = 0.001
+"""For so many packets after a gap, an ACK is held back no longer than this, in seconds.
+
+Where packets get lost the sender's window is small, and much of it would wait for an ACK.
+"""
 
 
 @attrs.define(eq=False)
@@ -34,6 +40,7 @@ class AckTracker:
     ecn_counts: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0], init=False)
     _eliciting: int = attrs.field(default=0, init=False)
     _acked_at: float = attrs.field(default=float("-inf"), init=False)
+    _prompt_left: int = attrs.field(default=0, init=False)
 
     def is_duplicate(self, number: int) -> bool:
         """Whether the packet was seen before, or is too old to tell."""
@@ -53,10 +60,16 @@ class AckTracker:
         if eliciting:
             self._eliciting += eliciting
             # Reordering, loss and congestion marks are news the sender waits for (RFC 9000 §13.2.1).
-            if self._eliciting >= ELICITING_THRESHOLD or not in_order or ecn == 3:
+            if not in_order or ecn == 3:
+                self._prompt_left = PROMPT_PACKETS
                 self.due_at = now
-            elif now + self.max_delay < self.due_at:
-                self.due_at = now + self.max_delay
+            elif self._eliciting >= ELICITING_THRESHOLD:
+                self.due_at = now
+            else:
+                delay = min(self.max_delay, PROMPT_DELAY) if self._prompt_left > 0 else self.max_delay
+                self.due_at = min(self.due_at, now + delay)
+            if self._prompt_left > 0:
+                self._prompt_left -= eliciting
 
     def ack_now(self, now: float) -> None:
         """Owe an ACK at once, if there is anything to acknowledge."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic.config import QuicConfig
-from a2al_trio.quic.congestion import NewReno
+from a2al_trio.quic.congestion_reno import NewReno
 from a2al_trio.quic.errors import QuicTransportError
 from a2al_trio.quic.paths import Path, PathSet
 from a2al_trio.quic.recovery import PACKET_THRESHOLD, LossRecovery, RttEstimator, SentRun
