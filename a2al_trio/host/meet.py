@@ -7,8 +7,8 @@ cancelled leaves at once; the call itself is then ended where that is safe.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from functools import partial
 
 import attrs
@@ -61,7 +61,6 @@ class Meetings:
     background: trio.Nursery
     own_side: Callable[[], PunchSide]
     """Where our main socket is seen, for the synchronised punch (spec 08 §5.1)."""
-    _calling: dict[tuple[Address, Address], trio.Event] = attrs.field(factory=dict)
     _paths: KeptPaths = attrs.field(factory=KeptPaths)
 
     def find_path(self, request: CallRequest) -> KeptPath | None:
@@ -89,7 +88,8 @@ class Meetings:
 
         Raises what `open_outgoing` raises, IdentityMismatch if somebody else answers.
         """
-        async with self._alone(request.local, request.peer):
+        turn = await self.place.turns.take(request.local, request.peer)
+        try:
             call = PendingCall(request)
             self.background.start_soon(self._keep_call, call)
             try:
@@ -97,23 +97,12 @@ class Meetings:
             except BaseException:
                 call.abandon()
                 raise
+        finally:
+            turn.end()
         if call.connection is None:
             assert call.error is not None
             raise call.error
         return call.connection
-
-    @asynccontextmanager
-    async def _alone(self, local: Address, peer: Address) -> AsyncIterator[None]:
-        """One call of a pair at a time: hubs would pair two callers with each other (spec 06 Q6)."""
-        pair = (local, peer)
-        while (earlier := self._calling.get(pair)) is not None:
-            await earlier.wait()
-        over = self._calling[pair] = trio.Event()
-        try:
-            yield
-        finally:
-            del self._calling[pair]
-            over.set()
 
     async def answer(self, call: IncomingCall) -> None:
         """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""

@@ -47,7 +47,7 @@ class Reach:
         """The same, but for dials that offer these protocols, preferred first."""
         tls = self.dialler.tls.offering(*alpn)
         dialler = attrs.evolve(self.dialler, tls=tls)
-        # Both call one pair at a time: `Meetings` keeps the calls under way in a table, which the copy shares.
+        # Both call one pair at a time, and use each other's paths: the copy shares the tables of these.
         return attrs.evolve(self, dialler=dialler, meetings=attrs.evolve(self.meetings, tls=tls, dialler=dialler))
 
     async def connect(

@@ -17,6 +17,7 @@ import trio
 from a2al_trio.errors import ConnectError
 from a2al_trio.ice import IceConfig, IceNetwork, IcePath, IceSession, SystemNetwork, open_ice_session
 from a2al_trio.identity import Address
+from a2al_trio.punch.turns import Turns
 from a2al_trio.quic import ClientTls, QuicConfig, QuicConnection, QuicEndpoint, ServerTls, open_quic
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.signaling import Dialer, IncomingCall, Room, open_call, open_prepared_dial
@@ -43,6 +44,7 @@ class MeetingPlace:
     quic: QuicConfig
     server: ServerTls
     network: IceNetwork = attrs.field(factory=SystemNetwork)
+    turns: Turns = attrs.field(factory=Turns)
     _sessions: set[IceSession] = attrs.field(factory=set)
 
     def network_changed(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import random
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,7 @@ from a2al_trio.errors import A2alError, DecodeError, RemoteProtocolError
 from a2al_trio.identity import Address, NodeId
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.punch.meeting import MeetingPlace, open_outgoing
+from a2al_trio.punch.turns import Turn
 from a2al_trio.quic import ClientTls, QuicConfig, QuicConnection, QuicStream
 from a2al_trio.signaling import NoAgent
 from a2al_trio.wire import EndpointPayload
@@ -212,23 +214,29 @@ class PunchPool:
 
     async def _call(self, wanted: PeerUnreachable, over: trio.Event) -> None:
         address = wanted.record.address
+        turn: Turn | None = None
         try:
             payload = EndpointPayload.decode(wanted.record.payload)
             hubs = payload.signals or (payload.signal,)
             with trio.CancelScope(deadline=trio.current_time() + PUNCH_LIMIT) as limit:
+                turn = await self.place.turns.take(self.node, address, gives_way=limit)
+                tls = self.dialling(address)
                 async with open_outgoing(
-                    self.place, hubs, local=self.node, remote=address, tls=self.dialling(address)
+                    self.place, hubs, local=self.node, remote=address, tls=tls, on_path=turn.insist
                 ) as meeting:
-                    limit.deadline = float("inf")
+                    limit.deadline = math.inf
+                    turn.end()
                     over.set()
                     await self._keep(address, PunchedRoute(meeting.quic, dialled_here=True), None)
-            if limit.cancelled_caught:
+            if trio.current_time() >= limit.deadline:
                 self._failed(wanted.node_id)
         except (A2alError, OSError) as error:
             logger.debug("no connection to node %s: %s", address, error)
             if not over.is_set():
                 self._failed(wanted.node_id, no_agent=isinstance(error, NoAgent))
         finally:
+            if turn is not None:
+                turn.end()
             over.set()
 
     def _failed(self, node_id: NodeId, *, no_agent: bool = False) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import pytest
 import trio
 import trio.testing
 
+from a2al_trio.dht import PeerUnreachable
 from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
 from a2al_trio.host import Host
 from a2al_trio.host.assembly import _round_trips
@@ -364,3 +367,27 @@ async def test_relays_only_means_that_the_peer_learns_no_address(autojump_clock:
                 (accepted,) = [each for each in alice.connections if each.remote == BOB.address]
                 assert accepted.peer_address.host == INFRA
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("latency", [0.15, 0.28])
+async def test_calls_to_a_node_far_away_and_the_dhts_to_it_do_not_disturb_each_other(
+    autojump_clock: Clock, latency: float
+) -> None:
+    """Both share a room. The DHT gives way: at these distances it misses the callee before the call is through."""
+    async with open_pair(bob=None) as (world, _alice, bob):
+        record = await bob.resolve(ALICE.address)
+        for machine in world.net.hosts.values():
+            machine.link = Link(latency=latency)
+        wanted = PeerUnreachable(ALICE.node_id, record.record, 2)
+        async with trio.open_nursery() as nursery:
+            for moment in (0.0, 1.0, 3.0):
+                nursery.start_soon(_later, moment, bob.punches.punch, wanted)
+            async with bob.connect(ALICE.address, record=record) as connection:
+                assert await ask(connection, b"hello") == b"hello"
+                await trio.sleep(60)
+                assert await ask(connection, b"still there?") == b"still there?"
+
+
+async def _later(seconds: float, function: Callable[[PeerUnreachable], object], wanted: PeerUnreachable) -> None:
+    await trio.sleep(seconds)
+    function(wanted)
