@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
@@ -11,8 +12,10 @@ import attrs
 from a2al_trio.dht import DhtConfig
 from a2al_trio.errors import ConfigurationError
 from a2al_trio.ice import TurnServer
+from a2al_trio.ice.servers import parse_server
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicConfig
+from a2al_trio.signaling.urls import hub_authority
 
 __all__ = ["ALPN", "CONNECT_STAGGER", "HTTP3", "ICE_STAGGER", "HostConfig", "parse_endpoint"]
 
@@ -26,6 +29,17 @@ ICE_STAGGER = 2.0
 """Seconds of head start that direct dials have over ICE (spec 04 §10.4)."""
 
 KIB = 1024
+MAX_TTL = 7 * 86400
+LEAST = {
+    "min_observed_peers": 0,
+    "endpoint_ttl": 1,
+    "clock_tolerance": 0,
+    "max_connections": 1,
+    "max_connections_per_caller": 1,
+    "max_streams_per_caller": 0,
+    "max_rate_per_caller": 0,
+}
+"""The smallest value of each number."""
 LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 """One part of a host name."""
 
@@ -78,6 +92,32 @@ def _check_host(host: str, *, setting: str) -> None:
         ) from None
 
 
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise ConfigurationError(f"a list of texts belongs where {values!r} stands; write [{values!r}]")
+    return tuple(values)
+
+
+def _check_number(value: object, least: int, *, setting: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"{setting} must be a whole number, not {value!r}")
+    if value < least:
+        raise ConfigurationError(f"{setting} must be at least {least}, not {value}")
+
+
+def _check_url(read: Callable[[str], object], url: str, *, setting: str) -> None:
+    try:
+        read(url)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+
+
+def _check_seed(seed: str) -> None:
+    host, _, port = seed.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigurationError(f"bootstrap: {seed!r} is not host:port; write a name or an IP, such as 192.0.2.1:4121")
+
+
 @attrs.frozen(kw_only=True)
 class HostConfig:
     """Settings of a host. Nothing here contacts anybody that is not named."""
@@ -88,25 +128,25 @@ class HostConfig:
     quic_listen: str = ""
     """A separate address for QUIC; empty shares the one above (spec 04 §2.1)."""
 
-    bootstrap: tuple[str, ...] = ()
+    bootstrap: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     """Nodes to join through, `host:port`; empty starts a network of its own."""
 
-    data_dir: Path | None = None
+    data_dir: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """Where known peers and published records survive a restart; None keeps nothing."""
 
     fallback_host: str = ""
     """A host name or IP to publish as an endpoint, together with our QUIC port, whatever else is known."""
 
     min_observed_peers: int = 3
-    """How many peers must agree on our public address before we publish it (spec 05 §3)."""
+    """How many peers must agree on our public address before we publish it (spec 05 §3); 0 means 3."""
 
-    signal_urls: tuple[str, ...] = ()
+    signal_urls: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     """Signaling hubs to be called at, `ws://host:port` or `wss://`, in order of preference.
 
     Empty uses those on the bootstrap nodes (spec 06 §6). Records name the hubs that answer.
     """
 
-    stun_servers: tuple[str, ...] = ()
+    stun_servers: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     """STUN servers, such as `stun:host:3478`, which tell our public address; empty asks the hosts of the hubs."""
 
     turn_servers: tuple[TurnServer, ...] = ()
@@ -118,7 +158,7 @@ class HostConfig:
     relay_only: bool = False
     """Meet over relays only, so that peers learn none of our addresses; direct dials are still made."""
 
-    ip_echo_urls: tuple[str, ...] = ()
+    ip_echo_urls: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     """Web pages that show the visitor's IP address and nothing else, asked when no STUN server knows ours."""
 
     port_mapping: bool = False
@@ -145,10 +185,10 @@ class HostConfig:
     A caller that was quiet for a second may have twice as much in the next one. What exceeds that waits.
     """
 
-    keylog: Path | None = None
+    keylog: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """A file to append TLS secrets to (`SSLKEYLOGFILE`), with which Wireshark reads our connections."""
 
-    qlog_dir: Path | None = None
+    qlog_dir: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """A directory for qlog traces, one per connection (`QLOGDIR`)."""
 
     quic: QuicConfig = attrs.field(factory=agent_quic_config)
@@ -158,23 +198,18 @@ class HostConfig:
         parse_endpoint(self.listen, setting="listen")
         parse_endpoint(self.quic_listen, setting="quic_listen")
         _check_host(self.fallback_host.strip(), setting="fallback_host")
-        if not 1 <= self.endpoint_ttl <= 7 * 86400:
-            raise ConfigurationError("endpoint_ttl must be 1 to 604800 seconds; 3600 is usual")
-        if self.clock_tolerance < 0:
-            raise ConfigurationError("clock_tolerance must not be negative")
+        if self.listen and self.listen == self.quic_listen:
+            raise ConfigurationError("quic_listen: this is the address of listen; leave it empty to share the socket")
+        for name, least in LEAST.items():
+            _check_number(getattr(self, name), least, setting=name)
+        if self.endpoint_ttl > MAX_TTL:
+            raise ConfigurationError(f"endpoint_ttl must be 1 to {MAX_TTL} seconds; 3600 is usual")
         for url in self.ip_echo_urls:
             if not url.startswith(("http://", "https://")):
                 raise ConfigurationError(f"ip_echo_urls: {url!r} is not a URL; write https://host/path")
-        if self.max_connections < 1:
-            raise ConfigurationError("max_connections must be at least 1")
-        if self.max_connections_per_caller < 1:
-            raise ConfigurationError("max_connections_per_caller must be at least 1")
-        for name in ("max_streams_per_caller", "max_rate_per_caller"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"{name} must not be negative; 0 sets no bound")
+        for url in self.signal_urls:
+            _check_url(hub_authority, url, setting="signal_urls")
+        for url in self.stun_servers:
+            _check_url(parse_server, url, setting="stun_servers")
         for seed in self.bootstrap:
-            host, colon, port = seed.rpartition(":")
-            if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-                raise ConfigurationError(
-                    f"bootstrap: {seed!r} is not host:port; write a name or an IP, such as 192.0.2.1:4121"
-                )
+            _check_seed(seed)

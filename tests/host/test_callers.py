@@ -142,7 +142,7 @@ async def test_coming_anew_does_not_clear_the_bill(autojump_clock: Clock) -> Non
 
 def test_limits_that_cannot_be_are_named() -> None:
     for name in ("max_streams_per_caller", "max_rate_per_caller"):
-        with pytest.raises(ConfigurationError, match=f"{name} must not be negative; 0 sets no bound"):
+        with pytest.raises(ConfigurationError, match=f"{name} must be at least 0"):
             HostConfig(**{name: -1})  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -153,3 +154,30 @@ def test_a_fallback_host_may_be_a_name_or_an_address(host: str) -> None:
 def test_a_seed_without_a_port_is_told_what_to_write() -> None:
     with pytest.raises(ConfigurationError, match="'nosuchhost' is not host:port; write a name or an IP, such as"):
         HostConfig(bootstrap=("nosuchhost",))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"signal_urls": ["http://hub.example"]}, "signal_urls: .* its scheme must be ws or wss"),
+        ({"signal_urls": ["nonsense"]}, "signal_urls: .* given as ws://host:port"),
+        ({"signal_urls": "ws://hub.example:1"}, r"write \['ws://hub.example:1'\]"),
+        ({"stun_servers": ["http://x"]}, "stun_servers: .* such as stun:host:3478"),
+        ({"ip_echo_urls": ["example.org"]}, "ip_echo_urls: .* write https://host/path"),
+        ({"min_observed_peers": -1}, "min_observed_peers must be at least 0, not -1"),
+        ({"max_connections": 0}, "max_connections must be at least 1, not 0"),
+        ({"endpoint_ttl": "3600"}, "endpoint_ttl must be a whole number, not '3600'"),
+        ({"endpoint_ttl": 604801}, "endpoint_ttl must be 1 to 604800 seconds"),
+        ({"clock_tolerance": 1.5}, "clock_tolerance must be a whole number"),
+        ({"listen": "0.0.0.0:1", "quic_listen": "0.0.0.0:1"}, "quic_listen: .* leave it empty"),
+        ({"quic_listen": "here"}, "quic_listen: .* write IP:port"),
+    ],
+)
+def test_what_python_gives_is_checked_as_well(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        HostConfig(**wrong)
+
+
+def test_lists_and_path_texts_are_taken() -> None:
+    config = HostConfig(bootstrap=["192.0.2.1:4121"], data_dir="/var/lib/a2al")
+    assert (config.bootstrap, config.data_dir) == (("192.0.2.1:4121",), Path("/var/lib/a2al"))
