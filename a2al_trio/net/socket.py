@@ -201,7 +201,7 @@ class UdpSocket:
     ) -> bool:
         """Send a datagram, or lose it; False if the socket is full."""
         try:
-            if transmit.ecn or transmit.source_host:
+            if (transmit.ecn or transmit.source_host) and self._has_control:
                 self._sock.sendmsg((datagram,), self._control(transmit, 0), 0, address)
             else:
                 self._sock.sendto(datagram, address)
