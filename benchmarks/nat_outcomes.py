@@ -163,7 +163,7 @@ class Matrix:
         return sorted_out
 
     def as_svg(self) -> str:
-        """A picture for each contender: rows call columns; green direct, blue ICE, amber relayed, red not at all."""
+        """A picture for each contender, coloured by the worst way that a pair met in."""
         parts: list[str] = []
         pictures = self._by_contender()
         for number, (contender, mine) in enumerate(pictures.items()):
@@ -181,10 +181,13 @@ def _ways(outcomes: Iterable[Outcome]) -> str:
 
 
 def _picture(title: str, table: Mapping[tuple[str, str], Sequence[Outcome]]) -> str:
-    cells = [_text(5, 40, title)]
+    cells = [_text(5, 20, f"{title}: rows call columns; median time to connect")]
+    for number, (way, colour) in enumerate(WAYS.items()):
+        cells.append(f'<rect x="{345 + 70 * number}" y="10" width="12" height="12" fill="{colour}"/>')
+        cells.append(_text(360 + 70 * number, 20, way))
     for row, caller in enumerate(KINDS):
         cells.append(_text(5, 75 + 40 * row, caller))
-        cells.append(_text(130 + 80 * row, 40, caller))
+        cells.append(_text(122 + 80 * row, 42, caller))
         for column, callee in enumerate(KINDS):
             if found := table.get((caller, callee)):
                 x, y = 120 + 80 * column, 50 + 40 * row
