@@ -73,6 +73,7 @@ class IncomingCall:
 
 
 CallHandler = Callable[[IncomingCall], Awaitable[object]]
+"""What answers calls; each runs in a task of its own."""
 Prove = Callable[[str, str], str]
 
 

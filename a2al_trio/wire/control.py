@@ -152,6 +152,7 @@ ControlMessage: TypeAlias = (
     | EnvelopeStream
     | SkippedControl
 )
+"""What a control stream carries after its route frame (spec 04 §5.2, spec 08 §4)."""
 
 
 def encode_control(message: ControlMessage) -> bytes:
