@@ -21,9 +21,9 @@ from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.scopes import Attempt, race
 from a2al_trio.signaling import SignalingError
-from a2al_trio.wire import EndpointPayload
+from a2al_trio.wire import EndpointPayload, NatType
 
-__all__ = ["Reach", "head_start"]
+__all__ = ["Reach", "head_start", "nats_in_the_way"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ class Reach:
         try:
             return await race(attempts, stagger=half, discard=_superseded)
         except ConnectError as error:
-            raise _summary(peer, _flat(error.attempts)) from error
+            ours, theirs = self.meetings.own_side().nat_type, payload.nat_type or 0
+            raise _summary(peer, _flat(error.attempts), nats_in_the_way(ours, theirs)) from error
 
     async def _dial_all(
         self, peer: Address, addresses: Sequence[SocketAddress], local: Address, failed: trio.Event | None = None
@@ -155,10 +156,19 @@ def _flat(attempts: Iterable[AttemptFailure]) -> tuple[AttemptFailure, ...]:
     return tuple(found)
 
 
-def _summary(peer: Address, attempts: tuple[AttemptFailure, ...]) -> ConnectError:
+def nats_in_the_way(ours: int, theirs: int) -> str:
+    """What to say of the two NATs when a call has failed: empty, or that there may be no direct path between them."""
+    names = {NatType.RESTRICTED: "restricted", NatType.PORT_RESTRICTED: "restricted", NatType.SYMMETRIC: "symmetric"}
+    if NatType.SYMMETRIC not in (ours, theirs) or not {ours, theirs} <= set(names):
+        return ""
+    pair = f"our NAT is {names[NatType(ours)]}, the peer's {names[NatType(theirs)]}"
+    return f" ({pair}: perhaps only a relay connects them, see turn_servers)"
+
+
+def _summary(peer: Address, attempts: tuple[AttemptFailure, ...], hint: str) -> ConnectError:
     if attempts and all(isinstance(attempt.error, IdentityMismatch) for attempt in attempts):
         return IdentityMismatch(f"cannot connect to {peer}, somebody else answers", attempts)
-    return ConnectError(f"cannot connect to {peer}", attempts)
+    return ConnectError(f"cannot connect to {peer}{hint}", attempts)
 
 
 def _superseded(connection: AgentConnection) -> None:

@@ -14,11 +14,12 @@ from a2al_trio.errors import CloseCause, ConnectError, ConnectionLost
 from a2al_trio.host import Host
 from a2al_trio.host.assembly import _round_trips
 from a2al_trio.host.meet import CALLEE_REST, CALLER_REST
-from a2al_trio.host.reach import head_start
+from a2al_trio.host.network import Surroundings
+from a2al_trio.host.reach import head_start, nats_in_the_way
 from a2al_trio.identity import Address
 from a2al_trio.punch import open_outgoing
 from a2al_trio.testing import Link, Nat, Packet, cancelled_after
-from a2al_trio.wire import EndpointPayload, encode_route_frame
+from a2al_trio.wire import EndpointPayload, NatType, encode_route_frame
 from tests.host.nat_world import ALICE, BOB, HUB, INFRA, KINDS, ask, echo, open_pair, open_world
 from tests.host.world import identity
 
@@ -43,6 +44,31 @@ async def test_agents_behind_nats_meet(autojump_clock: Clock, caller: str, calle
                 assert connection.remote == ALICE.address
                 body = bytes(range(256)) * 400
                 assert await ask(connection, body) == body
+
+
+def test_a_failure_tells_of_nats_between_which_only_relays_help() -> None:
+    assert nats_in_the_way(NatType.SYMMETRIC, NatType.SYMMETRIC).startswith(
+        " (our NAT is symmetric, the peer's symmetric: perhaps only a relay"
+    )
+    assert "the peer's restricted" in nats_in_the_way(NatType.SYMMETRIC, NatType.PORT_RESTRICTED)
+    assert "our NAT is restricted" in nats_in_the_way(NatType.RESTRICTED, NatType.SYMMETRIC)
+    for ours, theirs in ((0, 4), (4, 1), (2, 3), (0, 0), (9, 4)):
+        assert nats_in_the_way(ours, theirs) == ""
+
+
+async def test_a_failure_says_what_the_record_and_we_know_of_the_nats(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_pair(Nat.symmetric(), Nat.symmetric(), serve=False) as (_, _alice, bob):
+        found = await bob.resolve(ALICE.address)
+        record = attrs.evolve(found, payload=attrs.evolve(found.payload, nat_type=4))
+        monkeypatch.setattr(Surroundings, "nat_type", NatType.SYMMETRIC)
+        began = trio.current_time()
+        with pytest.raises(ConnectError, match="our NAT is symmetric, the peer's symmetric") as failed:
+            await bob.open_connection(ALICE.address, record=record)
+        assert trio.current_time() - began < 10
+        (attempt, *_) = failed.value.attempts
+        assert "none of 2 candidate pairs worked" in str(attempt.error)
 
 
 async def test_hopeless_pairs_meet_over_a_relay(autojump_clock: Clock) -> None:
