@@ -101,6 +101,8 @@ def host_options(*, udp_listen: bool = True) -> Callable[[Callable[..., R]], Cal
         def with_node(*, key: Path, config: Path | None, **others: object) -> R:
             said = {FIELDS[name]: value for name in names if (value := others.pop(name))}
             settings = attrs.evolve(load_config(config, os.environ), **said)  # type: ignore[arg-type]  # click read them
+            if settings.data_dir is not None:
+                settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # now, or the state is lost at the end
             source = click.get_current_context().get_parameter_source("key")
             identity = load_node_identity(key, make=source is ParameterSource.DEFAULT)
             return command(node=NodeOptions(identity, settings), **others)

@@ -138,6 +138,7 @@ def test_settings_of_a_file_count_and_options_win(tmp_path: Path) -> None:
     assert "bootstrap: 'nonsense'" in fails("node", "--config", str(file))
     file.write_text(f'data_dir = "{tmp_path}/state"\n')
     assert "listen: 'nonsense'" in fails("node", "--config", str(file), "--listen", "nonsense")
+    assert "settings.toml/state: Not a directory" in fails("node", "--data-dir", f"{file}/state", code=1)
     assert "name a node of it" in fails("forward", AID, "--config", str(file), "--listen", "0")
     assert (tmp_path / "state").exists()
 
