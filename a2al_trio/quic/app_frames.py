@@ -22,7 +22,7 @@ MIN_STREAM_ROOM = 24
 """Below this a STREAM frame would be mostly header."""
 
 MESSAGE_OVERHEAD = 1 + 8 + 2
-"""The most that a STREAM frame without an offset adds to its data."""
+"""The most that a STREAM frame without an offset adds to its data, and what is reckoned for each."""
 
 MAX_FRAME_DATA = 0x3FFF
 """What a two-byte length field can say."""
@@ -236,23 +236,33 @@ class ApplicationFrames:
             # Otherwise the path shrank below what was accepted, and the datagram goes the way of datagrams.
             outgoing.pop(0)
 
+    def add_messages(self, content: PacketContent) -> None:
+        """Add the small messages that stand first in the sending order, each a STREAM frame with all of a stream."""
+        streams, flow = self._connection.streams, self._connection.flow
+        parts, contents = content.parts, content.contents
+        room, credit, added = content.room, flow.send_limit - flow.sent, 0
+        first = streams.first_level
+        for half in first.values():
+            message = half.buffer.message
+            if message is None:
+                break
+            size = len(message)
+            left = room - size - MESSAGE_OVERHEAD
+            if left < 0 or size > credit or size > half.limit:
+                break
+            parts += (b"\x0b", half.id_field, (0x4000 | size).to_bytes(2, "big"), message)
+            contents.append(StreamSent(half, 0, size, True))
+            half.buffer.on_message_sent()
+            room, credit, added = left, credit - size, added + 1
+        if added:
+            flow.sent = flow.send_limit - credit
+            content.room, content.eliciting = room, True
+            streams.drop_first(added)
+
     def add_stream(self, content: PacketContent, half: SendHalf) -> bool:
         """Add a STREAM frame of `half`; False when the packet is full."""
         connection = self._connection
         streams, flow, buffer = connection.streams, connection.flow, half.buffer
-        message = buffer.whole_message
-        if message is not None:
-            size = len(message)
-            if size <= half.limit and size <= flow.send_limit - flow.sent and size <= content.room - MESSAGE_OVERHEAD:
-                content.add(
-                    b"".join((b"\x0b", half.id_field, (0x4000 | size).to_bytes(2, "big"), message)),
-                    StreamSent(half, 0, size, True),
-                )
-                buffer.next_offset = size
-                buffer.fin_pending = False
-                flow.sent += size
-                streams.deactivate(half)
-                return True
         start, stop = buffer.lost.first if buffer.lost else (buffer.next_offset, buffer.end)
         is_new = start >= buffer.next_offset
         if is_new and stop > start:

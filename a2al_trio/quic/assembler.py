@@ -143,6 +143,10 @@ class Assembler:
         ready = self._ready
         if not ready:
             return b""
+        if len(ready) == 1 and not self._skip and len(ready[0]) <= limit:
+            data = ready.pop()
+            self.read_to += len(data)
+            return data
         if self._skip:
             first = ready[0]
             if len(first) - self._skip > limit:

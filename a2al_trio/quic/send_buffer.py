@@ -24,7 +24,8 @@ class SendBuffer:
     """Bytes by stream offset, from the first unacknowledged one to the last written one.
 
     `next_offset` is the first byte never sent, `end` the byte behind the last one written, `lost` holds what must
-    be sent again. `final` says that `end` is the end of the stream; a lost or unsent FIN is `fin_pending`.
+    be sent again. `final` says that `end` is the end of the stream; a lost or unsent FIN is `fin_pending`. `message` is
+    all there is to send, as long as none of it was sent.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class SendBuffer:
         "fin_pending",
         "final",
         "lost",
+        "message",
         "next_offset",
     )
 
@@ -51,18 +53,12 @@ class SendBuffer:
         self.final = False
         self.fin_pending = False
         self.fin_acked = False
+        self.message: bytes | None = None
 
     @property
     def unsent(self) -> int:
         """Bytes written but never sent."""
         return self.end - self.next_offset
-
-    @property
-    def whole_message(self) -> bytes | bytearray | None:
-        """All bytes of the stream, if they are one short piece, finished, and none of it was sent before."""
-        if self.next_offset == 0 and self.fin_pending and 0 < self.end < GATHER_BELOW and len(self._blocks) == 1:
-            return self._blocks[0]
-        return None
 
     @property
     def pending_bytes(self) -> int:
@@ -99,6 +95,20 @@ class SendBuffer:
             blocks.append(data if type(data) is bytes else bytes(data))
             self._starts.append(self.end)
         self.end += size
+
+    def write_message(self, data: bytes) -> None:
+        """Take all bytes of the stream at once, and the end with them; nothing was written before."""
+        self._blocks.append(data)
+        self._starts.append(0)
+        self.end = len(data)
+        self.final = self.fin_pending = True
+        self.message = data
+
+    def on_message_sent(self) -> None:
+        """Note that `message` is on its way, as a whole and with the end."""
+        self.next_offset = self.end
+        self.fin_pending = False
+        self.message = None
 
     def finish(self) -> None:
         """Mark the end of the stream."""
@@ -145,6 +155,7 @@ class SendBuffer:
     def on_sent(self, start: int, stop: int, *, fin: bool) -> None:
         """Note that these bytes, taken from the start of `next_range`, are on their way."""
         self.next_offset = max(self.next_offset, stop)
+        self.message = None
         if self.lost:
             self.lost.subtract(start, stop)
         if fin:
@@ -205,6 +216,7 @@ class SendBuffer:
 
     def clear(self) -> None:
         """Drop all bytes; nothing will be sent again (the stream was reset)."""
+        self.message = None
         self._blocks.clear()
         self._starts.clear()
         self.lost = self._acked = None

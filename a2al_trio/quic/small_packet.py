@@ -46,6 +46,7 @@ class SmallPacketWriter:
         content = PacketContent(path.mtu.size - 1 - len(cid) - number_size - TAG_SIZE)
         if space.acks.is_worth_adding(now):
             add_ack(content, space, now)
+        self._frames.add_messages(content)
         add_stream = self._frames.add_stream
         while content.room >= MIN_STREAM_ROOM and (half := streams.next_active()) is not None:
             if not add_stream(content, half):

@@ -59,6 +59,11 @@ class SendHalf:
         self._blocked_at = -1
 
     @property
+    def is_open(self) -> bool:
+        """Whether the application may still write."""
+        return not self.buffer.final and self.reset_code is None
+
+    @property
     def is_done(self) -> bool:
         """Whether the peer has everything there will ever be, and the application knows if the peer stopped it."""
         if self.reset_code is None:

@@ -21,6 +21,7 @@ __all__ = ["StreamLimits", "StreamObserver", "StreamTable"]
 
 URGENCIES = 8
 FEW_STREAMS = 16
+MAX_MESSAGE = 1024
 LITTLE_DATA = 512
 """What is sent by the packet, not by the run: at most so many streams, and bytes of the first of them."""
 
@@ -60,6 +61,7 @@ class StreamTable:
     ) -> None:
         self._is_client = is_client
         self._limits = limits
+        self._most_message = min(MAX_MESSAGE, limits.send_buffer)
         self._flow = flow
         self._observer = observer
         self._streams: dict[int, Stream] = {}
@@ -354,6 +356,11 @@ class StreamTable:
         """Accept bytes up to the send buffer's mark and return how many; see QuicConnectionCore.write."""
         half = self._sending(stream_id)
         buffer = half.buffer
+        if fin and not buffer.end and type(data) is bytes and 0 < len(data) <= self._most_message and half.is_open:
+            # All the stream will ever carry, in one small piece.
+            buffer.write_message(data)
+            self.activate(half)
+            return len(data)
         if buffer.final or half.reset_code is not None:
             if fin and not data and buffer.final:
                 return 0
@@ -508,6 +515,24 @@ class StreamTable:
         return next(iter(self._active[(levels & -levels).bit_length() - 1].values()))
 
     @property
+    def first_level(self) -> dict[int, SendHalf]:
+        """The streams whose turn comes first, in order; there is at least one that has something to send."""
+        levels = self.active_levels
+        return self._active[(levels & -levels).bit_length() - 1]
+
+    def drop_first(self, count: int) -> None:
+        """Take the first streams of `first_level` out of the sending order."""
+        levels = self.active_levels
+        lowest = levels & -levels
+        level = self._active[lowest.bit_length() - 1]
+        if count == len(level):
+            level.clear()
+            self.active_levels = levels ^ lowest
+        else:
+            for stream_id in list(level)[:count]:
+                del level[stream_id]
+
+    @property
     def is_little_active(self) -> bool:
         """Whether so few streams have so little to send each that it may well fit into one packet."""
         levels = self.active_levels
@@ -541,10 +566,11 @@ class StreamTable:
 
     def remove_if_done(self, stream: Stream) -> None:
         """Drop the stream if both halves are over, and let the peer open another one."""
-        receive = stream.receive
-        if receive is not None and not receive.end_delivered and not receive.is_done:
+        send, receive = stream.send, stream.receive
+        if send is not None and not (send.buffer.fin_acked or send.reset_acked):
             return
-        send = stream.send
+        if receive is not None and not (receive.end_delivered or receive.is_done):
+            return
         if send is not None and not send.is_done:
             return
         if self._streams.pop(stream.stream_id, None) is None:

@@ -119,8 +119,8 @@ async def exchange(connection: QuicConnection, upload: int, wanted: int) -> None
                 upload -= len(CHUNK)
             await stream.send_all(CHUNK[:upload], end=True)
         got = 0
-        while data := await stream.receive_some():
-            got += len(data)
+        while not stream.at_end:
+            got += len(await stream.receive_some())
         assert got == wanted, f"{got} bytes instead of {wanted}"
 
 

@@ -202,18 +202,21 @@ class QuicConnection(trio.abc.AsyncResource):
             ConnectionLost: the connection ended, and not by our own `close`.
             trio.ClosedResourceError: the connection was closed here.
         """
-        stream_id = await self._open_stream(Wait.CREDIT)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        stream_id = None if self.close_reason is not None else self._core.open_stream()
+        if stream_id is None:
+            stream_id = await self._open_stream(Wait.CREDIT)
         stream = self._streams[stream_id] = QuicStream(self, stream_id)
         return stream
 
     async def open_unidirectional_stream(self) -> QuicSendStream:
         """Open a stream that only we send on; otherwise like `open_stream`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         stream_id = await self._open_stream(Wait.UNIDIRECTIONAL_CREDIT)
         stream = self._streams[stream_id] = QuicSendStream(self, stream_id)
         return stream
 
     async def _open_stream(self, wait: Wait) -> int:
-        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             self._require_open()
             stream_id = self._core.open_stream(unidirectional=wait is Wait.UNIDIRECTIONAL_CREDIT)

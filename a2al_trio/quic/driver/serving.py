@@ -27,16 +27,6 @@ async def serve_streams(connection: QuicConnection, handler: Callable[[QuicStrea
     """See `QuicConnection.serve`."""
     waiting = 0
 
-    async def handle(stream: QuicStream) -> None:
-        try:
-            async with stream:
-                await handler(stream)
-        except (StreamReset, StreamStopped):
-            pass
-        except (ConnectionLost, trio.ClosedResourceError):
-            if connection.close_reason is None:
-                raise  # some other connection of the handler's, or a mistake of its own
-
     async def work() -> None:
         nonlocal waiting
         while waiting < SPARE:
@@ -49,7 +39,14 @@ async def serve_streams(connection: QuicConnection, handler: Callable[[QuicStrea
                 waiting -= 1
             if not waiting:
                 nursery.start_soon(work)
-            await handle(stream)
+            try:
+                async with stream:
+                    await handler(stream)
+            except (StreamReset, StreamStopped):
+                pass
+            except (ConnectionLost, trio.ClosedResourceError):
+                if connection.close_reason is None:
+                    raise  # some other connection of the handler's, or a mistake of its own
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)

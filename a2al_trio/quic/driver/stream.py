@@ -372,7 +372,9 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
             size += len(data)
             if size > limit:
                 raise RemoteProtocolError(f"the peer sent more than {limit} bytes on stream {self.stream_id}")
-        return b"".join(chunks)
+            if self._receive_ended and not self._peeked:
+                break
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def stop(self, code: int = 0) -> None:
         """Ask the peer to stop sending (RFC 9000 §19.5); what still arrives is thrown away."""
