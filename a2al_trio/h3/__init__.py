@@ -8,7 +8,8 @@
                     ...
 
 A server iterates over `open_h3_server(connection)` and answers each exchange with `send_response`, `send_data` and
-`send_end`; `a2al_trio.http.h3_asgi.serve_h3_asgi` does it for an ASGI application. Server push is not spoken.
+`send_end`; `a2al_trio.http.h3_asgi.serve_h3_asgi` does it for an ASGI application, whose WebSockets come by extended
+CONNECT (RFC 9220). Server push and HTTP datagrams are not spoken.
 
 Needs pylsqpack (`pip install 'a2al-trio[h3]'`). The protocol itself is the pure core in `core.py`.
 """

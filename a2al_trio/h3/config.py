@@ -26,5 +26,8 @@ class H3Config:
     field_lines: int = 256
     """Most field lines in one section. With `table_capacity` it bounds what a block can expand to before it is read."""
 
+    extended_connect: bool = False
+    """Whether a server takes extended CONNECT, which other protocols such as WebSockets come by (RFC 9220)."""
+
     held_size: int = 1024 * 1024
     """Most that is held of a stream that waits for the dynamic table, and of our own instructions to the peer."""

@@ -58,15 +58,14 @@ class H3Core:
         self._is_client = is_client
         self._qpack = Qpack(self.config)
         self._memo = HeadMemo(is_client=is_client, limit=self.config.field_section_size)
-        self._control_output = bytearray(
-            encode_settings(
-                {
-                    Setting.QPACK_MAX_TABLE_CAPACITY: self.config.table_capacity,
-                    Setting.MAX_FIELD_SECTION_SIZE: self.config.field_section_size,
-                    Setting.QPACK_BLOCKED_STREAMS: self.config.blocked_streams,
-                }
-            )
-        )
+        settings: dict[int, int] = {
+            Setting.QPACK_MAX_TABLE_CAPACITY: self.config.table_capacity,
+            Setting.MAX_FIELD_SECTION_SIZE: self.config.field_section_size,
+            Setting.QPACK_BLOCKED_STREAMS: self.config.blocked_streams,
+        }
+        if self.config.extended_connect and not is_client:
+            settings[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        self._control_output = bytearray(encode_settings(settings))
         self._control = FrameParser(kept=CONTROL_KEPT, refused=CONTROL_REFUSED, limit=CONTROL_FRAME_SIZE)
         self._beginnings: dict[int, bytes] = {}
         self._critical: dict[StreamType, int] = {}
@@ -86,11 +85,18 @@ class H3Core:
 
     def head_fields(self, head: RequestHead | ResponseHead) -> list[Field]:
         """Return the field section for a head, to be given to `send_fields`; raises LocalProtocolError."""
+        if isinstance(head, RequestHead) and head.protocol and not self.takes_extended_connect:
+            raise LocalProtocolError("the server has not said that it takes extended CONNECT (RFC 9220 §3)")
         fields = self._memo.written(head)
         if fields is None:
             fields = self._checked(head.fields())
             self._memo.remember(head, fields)
         return fields
+
+    @property
+    def takes_extended_connect(self) -> bool:
+        """Whether the peer's settings, once they have come, allow requests with a `protocol`."""
+        return self.settings is not None and self.settings.get(Setting.ENABLE_CONNECT_PROTOCOL) == 1
 
     def trailer_fields(self, trailers: Iterable[Field]) -> list[Field]:
         """Return the field section for trailers, to be given to `send_fields`; raises LocalProtocolError."""

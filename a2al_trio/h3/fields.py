@@ -23,6 +23,9 @@ LENGTH = re.compile(rb"[0-9]{1,18}")
 CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 
 
+REQUEST_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+
+
 class Malformed(Exception):
     """A field section breaks the rules (RFC 9114 §4.1.2); becomes H3Error or LocalProtocolError."""
 
@@ -75,18 +78,24 @@ def _as_tuple(fields: Iterable[Field]) -> tuple[Field, ...]:
 
 @attrs.frozen
 class RequestHead:
-    """What a request begins with. `headers` has no pseudo-header fields; CONNECT has no scheme and no path."""
+    """What a request begins with. `headers` has no pseudo-header fields; CONNECT has no scheme and no path.
+
+    Extended CONNECT has both, and names in `protocol` what the stream is for, such as b"websocket" (RFC 9220).
+    """
 
     method: bytes
     authority: bytes
     path: bytes = b"/"
     headers: tuple[Field, ...] = attrs.field(default=(), converter=_as_tuple)
     scheme: bytes = b"https"
+    protocol: bytes = b""
 
     def fields(self) -> list[Field]:
         """The field section to send; raises LocalProtocolError if it would be malformed."""
         pseudo = [(b":method", self.method)]
-        if self.method != b"CONNECT":
+        if self.protocol:
+            pseudo.append((b":protocol", self.protocol))
+        if self.method != b"CONNECT" or self.protocol:
             pseudo += [(b":scheme", self.scheme), (b":path", self.path)]
         if self.authority:
             pseudo.append((b":authority", self.authority))
@@ -100,12 +109,15 @@ class RequestHead:
     @classmethod
     def from_fields(cls, fields: Sequence[Field]) -> RequestHead:
         """Read a received field section (RFC 9114 §4.3.1); raises Malformed."""
-        pseudo, headers = _split(fields, frozenset({b":method", b":scheme", b":authority", b":path"}))
+        pseudo, headers = _split(fields, REQUEST_PSEUDO)
         method, authority = pseudo.get(b":method", b""), pseudo.get(b":authority", b"")
         scheme, path = pseudo.get(b":scheme", b""), pseudo.get(b":path", b"")
         if not TOKEN.fullmatch(method):
             raise Malformed("the request has no method")
-        if method == b"CONNECT":
+        protocol = pseudo.get(b":protocol", b"")
+        if protocol and (method != b"CONNECT" or not TOKEN.fullmatch(protocol)):
+            raise Malformed("a protocol is named by extended CONNECT only")
+        if method == b"CONNECT" and not protocol:
             if scheme or path or not authority:
                 raise Malformed("CONNECT has an authority, no scheme and no path")
             return cls(method, authority, b"", headers, b"")
@@ -119,7 +131,7 @@ class RequestHead:
         if not path.startswith(b"/") and not (path == b"*" and method == b"OPTIONS"):
             raise Malformed("the path is not absolute")
         content_length(headers)
-        return cls(method, authority or next(iter(hosts)), path, headers, scheme)
+        return cls(method, authority or next(iter(hosts)), path, headers, scheme, protocol)
 
 
 @attrs.frozen

@@ -39,11 +39,12 @@ HTTP2_FRAMES = (0x2, 0x6, 0x8, 0x9)
 
 
 class Setting(enum.IntEnum):
-    """Identifiers of RFC 9114 §7.2.4.1 and RFC 9204 §5."""
+    """Identifiers of RFC 9114 §7.2.4.1, RFC 9204 §5 and RFC 9220 §5."""
 
     QPACK_MAX_TABLE_CAPACITY = 0x1
     MAX_FIELD_SECTION_SIZE = 0x6
     QPACK_BLOCKED_STREAMS = 0x7
+    ENABLE_CONNECT_PROTOCOL = 0x8
 
 
 HTTP2_SETTINGS = (0x0, 0x2, 0x3, 0x4, 0x5)
@@ -87,6 +88,8 @@ def decode_settings(payload: bytes) -> dict[int, int]:
             raise H3Error(ErrorCode.SETTINGS_ERROR, f"setting {key:#x} comes twice")
         if key in HTTP2_SETTINGS:
             raise H3Error(ErrorCode.SETTINGS_ERROR, f"setting {key:#x} belongs to HTTP/2")
+        if key == Setting.ENABLE_CONNECT_PROTOCOL and value > 1:
+            raise H3Error(ErrorCode.SETTINGS_ERROR, f"ENABLE_CONNECT_PROTOCOL is {value}")
         settings[key] = value
     return settings
 

@@ -154,6 +154,11 @@ class H3Client:
         """Whether the server has announced that it takes no further requests."""
         return self._session.core.peer_goaway is not None
 
+    @property
+    def takes_extended_connect(self) -> bool:
+        """Whether the server has said that it takes requests with a `protocol` (RFC 9220 §3)."""
+        return self._session.core.takes_extended_connect
+
     async def request(self, head: RequestHead, content: bytes = b"", *, end: bool = False) -> ClientExchange:
         """Begin a request with the first of its content, waiting while the server allows no more.
 

@@ -24,6 +24,8 @@ from a2al_trio.http.asgi import (
     call_application,
     open_lifespan,
 )
+from a2al_trio.http.h3_websocket import H3Carrier
+from a2al_trio.http.websocket import WebSocketSession
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicConnection, QuicEndpoint
 from a2al_trio.wire import StreamErrorCode
@@ -93,6 +95,7 @@ class _Server:
     allowed: Callable[[Sequence[str]], bool] = lambda _tokens: True
 
     async def run(self, config: H3Config | None) -> None:
+        config = attrs.evolve(config or H3Config(), extended_connect=True)
         async with open_h3_server(self.quic, config) as server, trio.open_nursery() as nursery:
             try:
                 async for exchange in server:
@@ -106,12 +109,25 @@ class _Server:
             async with exchange:
                 head = await exchange.receive_head()
                 tokens = [value.decode("latin-1") for name, value in head.headers if name == TOKEN_HEADER]
-                if self.allowed(tokens):
-                    await _Call(exchange, head, self._scope(head)).run(self.app)
-                else:
+                if not self.allowed(tokens):
                     await self._refuse(exchange)
+                elif head.method == b"CONNECT":
+                    await self._connect(exchange, head)
+                else:
+                    await _Call(exchange, head, self._scope(head)).run(self.app)
         except GONE as error:
             logger.debug("a request of %s ended: %s", self.quic.peer_address, error)
+
+    async def _connect(self, exchange: ServerExchange, head: RequestHead) -> None:
+        """A WebSocket, the only thing that streams are given for (RFC 9220 §3)."""
+        if head.protocol != b"websocket":
+            await exchange.send_response(ResponseHead(501), end=True)
+        elif not H3Carrier.speaks(head):
+            await exchange.send_response(ResponseHead(400, ((b"sec-websocket-version", b"13"),)), end=True)
+        else:
+            scope = self._scope(head) | {"type": "websocket", "scheme": "wss"}
+            del scope["method"]
+            await WebSocketSession(H3Carrier(exchange, head), scope).run(self.app)
 
     async def _refuse(self, exchange: ServerExchange) -> None:
         """Agents learn it by the code that all streams have for it; others know nothing of that."""

@@ -16,7 +16,7 @@ from a2al_trio.host import AgentConnection, Host, WebAgent
 from a2al_trio.http.asgi import Application, Scope, call_scope, open_lifespan
 from a2al_trio.http.exchange import Exchange
 from a2al_trio.http.http1 import Http1Stream, wants_websocket
-from a2al_trio.http.websocket import WebSocketSession
+from a2al_trio.http.websocket import Http1Carrier, WebSocketSession
 from a2al_trio.quic import QuicStream
 
 __all__ = ["serve_asgi"]
@@ -88,7 +88,7 @@ async def _serve_requests(app: Application, connection: AgentConnection, http: H
             scope = call_scope(connection, kind, target=request.target, headers=request.headers, state=state)
             if kind == "websocket":
                 await http.next_event()
-                await WebSocketSession(http, request, scope).run(app)
+                await WebSocketSession(Http1Carrier(http, request), scope).run(app)
                 return
             scope["method"] = request.method.decode("ascii")
             scope["http_version"] = request.http_version.decode("ascii")
