@@ -91,12 +91,18 @@ class Publisher:
             )
             try:
                 publication = await self.dht.publish(record)
-            except StaleRecord:
+            except StaleRecord as error:
                 if sequence is not None:
                     raise
                 # An earlier life of this agent published with a higher number, or its clock ran ahead.
-                held = self.dht.local_records(identity.address.node_id, RecordType.ENDPOINT)
-                number = 1 + max(record.sequence for record in held)
+                records = self.dht.local_records(identity.address.node_id, RecordType.ENDPOINT)
+                held = max((record.sequence for record in records), default=0)
+                if held < number:
+                    # No number helps against a younger delegation, which is how a stolen key is revoked (spec 08 §3).
+                    raise StaleRecord(
+                        f"{identity.address} has published under a younger delegation; register it with that one"
+                    ) from error
+                number = held + 1
                 continue
             self._sequences[identity.address] = number
             if publication.refused and not publication.replicas and sequence is None and self.doubt_time():

@@ -13,11 +13,11 @@ from a2al_trio.dht import StaleRecord
 from a2al_trio.errors import NoRoute
 from a2al_trio.host import Host, HostConfig, open_host_over
 from a2al_trio.host.clock import SteadyClock
-from a2al_trio.identity import Address
+from a2al_trio.identity import Address, Identity, SigningKey, issue_delegation
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import open_mux_over
 from a2al_trio.testing import Nat, SimHost, open_simnet
-from a2al_trio.wire import EndpointPayload
+from a2al_trio.wire import EndpointPayload, RecordType, sign_record
 from tests.host.nat_world import HUB, open_world
 from tests.host.world import EPOCH, SimNetwork, identity, open_sim_host, unix_time
 
@@ -204,3 +204,24 @@ async def leave_when_renewed(alice: Host, bob: Host, seen: Address, leaving: Add
         if bob.dht.local_records(seen.node_id) != before:
             break
     alice.unregister_agent(leaving)
+
+
+async def test_a_younger_delegation_cannot_be_outnumbered(autojump_clock: trio.testing.MockClock) -> None:
+    """A backup brought back with an older proof than the one that was published under (spec 08 §3)."""
+    master = SigningKey(bytes(31) + b"\x50")
+    agents = []
+    for key, issued_at in ((b"\x51", EPOCH - 1000), (b"\x52", EPOCH - 10)):
+        operational = SigningKey(bytes(31) + key)
+        proof = issue_delegation(master, operational.public_key, issued_at=issued_at, expires_at=0)
+        agents.append(Identity.delegated(operational, proof.encode(), now=EPOCH))
+    older, younger = agents
+    payload = EndpointPayload(("quic://192.0.2.1:1",)).encode()
+    held = sign_record(younger, RecordType.ENDPOINT, payload, sequence=1, timestamp=EPOCH - 3, ttl=3600)
+    async with open_simnet(seed=1) as net, open_sim_host(net.host("alice"), ALICE) as alice:
+        alice.dht.put_local(held)
+        alice.register_agent(older)
+        with pytest.raises(StaleRecord, match="has published under a younger delegation"):
+            await alice.publish_endpoint(agent=older.address)
+        alice.unregister_agent(older.address)
+        alice.register_agent(younger)
+        assert (await alice.publish_endpoint(agent=younger.address)).record.sequence > 1
