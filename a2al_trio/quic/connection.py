@@ -19,6 +19,7 @@ from a2al_trio.quic.ending import Ending
 from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError
 from a2al_trio.quic.establish import Establishment
 from a2al_trio.quic.events import (
+    ConnectionEarly,
     ConnectionEnded,
     ConnectionReady,
     DatagramsReadable,
@@ -121,6 +122,7 @@ class QuicConnectionCore:
         self._router = router
         self._held_events: list[QuicEvent] = []
         self.ready = False
+        self._shown = is_client
         self.closed = False
         """Whether the connection is over; see `close_reason`."""
         self.handshake_confirmed = False
@@ -468,14 +470,20 @@ class QuicConnectionCore:
     # Called by the owners
 
     def emit(self, event: QuicEvent) -> None:
-        """Queue an event; a server's connection does not show itself before it is ready."""
-        if self.ready or self.is_client:
+        """Queue an event; a server's connection shows itself with early data, or when it is ready."""
+        if self._shown:
             self._router.emit(event)
         else:
             self._held_events.append(event)
 
+    def on_early(self) -> None:
+        """0-RTT data was accepted, and the application can answer it."""
+        self._shown = True
+        self._router.emit(ConnectionEarly(self))
+
     def on_ready(self, event: ConnectionReady, now: float) -> None:
         """The handshake is complete."""
+        self._shown = True
         self._router.emit(event)
         for held in self._held_events:
             self._router.emit(held)
@@ -488,7 +496,7 @@ class QuicConnectionCore:
         """The connection is over."""
         if self.observer is not None:
             self.observer.ended(now, event.by, event.code, event.reason)
-        if self.ready or self.is_client:
+        if self._shown:
             self._router.emit(event)
         self._router.touch(self)
 

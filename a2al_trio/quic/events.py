@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from a2al_trio.quic.tls import SessionTicket
 
 __all__ = [
+    "ConnectionEarly",
     "ConnectionEnded",
     "ConnectionReady",
     "DatagramsReadable",
@@ -34,8 +35,18 @@ __all__ = [
 
 
 @attrs.frozen(eq=False)
+class ConnectionEarly:
+    """A server's connection shows itself before its handshake is complete: it has accepted 0-RTT data.
+
+    Until `ConnectionReady` follows, what arrives may be an attacker's repetition (RFC 8446 §8, RFC 8470).
+    """
+
+    connection: QuicConnectionCore
+
+
+@attrs.frozen(eq=False)
 class ConnectionReady:
-    """The handshake is complete; on a server this is when a connection first shows itself."""
+    """The handshake is complete; on a server this is when a connection without early data first shows itself."""
 
     connection: QuicConnectionCore
 
@@ -44,7 +55,7 @@ class ConnectionReady:
 class ConnectionEnded:
     """The connection is over, the last event of a connection; also comes instead of `ConnectionReady`.
 
-    A server reports only connections that had been ready. See `QuicConnectionCore.close_reason`.
+    A server reports only connections that had shown themselves. See `QuicConnectionCore.close_reason`.
     """
 
     connection: QuicConnectionCore
@@ -124,7 +135,8 @@ class NewTokenReceived:
 
 
 QuicEvent = (
-    ConnectionReady
+    ConnectionEarly
+    | ConnectionReady
     | ConnectionEnded
     | StreamOpened
     | StreamReadable

@@ -227,8 +227,16 @@ class Handshake:
                 self.early_receive_keys = keys
         elif ready.sending:
             self._send_one_rtt = keys
+            if self.early_receive_keys is not None:
+                self._answer_early_data(keys)
         else:
             self._receive_one_rtt = keys
+
+    def _answer_early_data(self, keys: PacketKeys) -> None:
+        """Server: the answer to 0-RTT data need not wait for the client's Finished (RFC 9001 §4.1.1, §5.7)."""
+        # Nothing is received with these before the handshake is complete, which brings the real receiving keys.
+        self._connection.one_rtt = OneRttKeys(keys, keys)
+        self._connection.on_early()
 
     def _activate_one_rtt(self) -> None:
         assert self._send_one_rtt is not None

@@ -48,7 +48,7 @@ class Intake:
         connection.bytes_received += len(data)
         path.bytes_received += len(data)
         one_rtt = connection.one_rtt
-        if one_rtt is None:
+        if one_rtt is None or not connection.ready:
             return [bytes(data[at : at + size]) for at in range(0, len(data), size)]
         try:
             result = self._run_receiver.receive(

@@ -196,7 +196,7 @@ class Receiver:
         """Take a short header packet, which is all of its datagram or what is left of it; whether it was genuine."""
         connection = self._connection
         one_rtt = connection.one_rtt
-        if one_rtt is None:
+        if one_rtt is None or not connection.ready:
             self._stash_packet(packet, path, ecn)
             return False
         number_at = 1 + connection.config.connection_id_length

@@ -15,7 +15,14 @@ from a2al_trio.net.datagram import Received
 from a2al_trio.quic.config import QuicConfig
 from a2al_trio.quic.connection import QuicConnectionCore
 from a2al_trio.quic.endpoint import QuicEndpointCore
-from a2al_trio.quic.events import ConnectionEnded, ConnectionReady, QuicEvent, StreamOpened, StreamReadable
+from a2al_trio.quic.events import (
+    ConnectionEarly,
+    ConnectionEnded,
+    ConnectionReady,
+    QuicEvent,
+    StreamOpened,
+    StreamReadable,
+)
 from a2al_trio.quic.tls import ClientTls, ServerTls
 
 from .tls_support import client_tls, drbg, server_tls
@@ -54,8 +61,10 @@ class Side:
 
     @property
     def connection(self) -> QuicConnectionCore:
-        """The newest connection that became ready."""
-        return next(event.connection for event in reversed(self.events) if isinstance(event, ConnectionReady))
+        """The newest connection that became ready, or brought early data."""
+        return next(
+            event.connection for event in reversed(self.events) if isinstance(event, ConnectionReady | ConnectionEarly)
+        )
 
     @property
     def ended(self) -> ConnectionEnded | None:

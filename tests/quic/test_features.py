@@ -12,7 +12,16 @@ from a2al_trio.net.datagram import Received
 from a2al_trio.quic.config import QuicConfig, RetryPolicy
 from a2al_trio.quic.connection import QuicConnectionCore
 from a2al_trio.quic.endpoint import QuicEndpointCore
-from a2al_trio.quic.events import NewTokenReceived, PathChanged, TicketReceived
+from a2al_trio.quic.events import (
+    ConnectionEarly,
+    ConnectionEnded,
+    NewTokenReceived,
+    PathChanged,
+    QuicEvent,
+    StreamOpened,
+    StreamReadable,
+    TicketReceived,
+)
 from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2
 from a2al_trio.quic.tls import CipherSuite, SessionTicket, TicketKeys
 
@@ -363,10 +372,65 @@ def test_early_data_arrives_with_the_first_flight() -> None:
     pair.run(lambda: bool(pair.server.finished))
     server = pair.server.connection
     assert pair.server.received[server, stream] == b"GET /"
+    assert pair.now - began < 0.012
+    pair.run(lambda: client.ready)
     assert client.early_data_accepted
     assert server.early_data_accepted
     assert pair.now - began < 0.032
     exchange(pair, client)
+
+
+def test_early_data_is_answered_in_one_round_trip() -> None:
+    pair, ticket = resumable()
+    early: list[QuicConnectionCore] = []
+
+    def answer(event: QuicEvent) -> None:
+        if isinstance(event, ConnectionEarly):
+            early.append(event.connection)
+        elif isinstance(event, StreamOpened):
+            assert not event.connection.ready, "the client's Finished is still on its way"
+            event.connection.write(event.stream_id, b"answer " * 100, fin=True)
+
+    pair.server.on_event = answer
+    began = pair.now
+    client = pair.connect(client_tls(tickets=True, early_data=True), ticket=ticket)
+    stream = client.open_stream()
+    assert stream is not None
+    client.write(stream, b"GET /", fin=True)
+    pair.run(lambda: (client, stream) in pair.client.finished)
+    assert pair.now - began < 1.1 * 2 * pair.link.delay
+    assert pair.client.received[client, stream] == b"answer " * 100
+    pair.run(lambda: client.handshake_confirmed)
+    assert early == [pair.server.connection]
+    assert early[0].ready
+    assert not early[0].closed
+    pair.server.on_event = None
+    exchange(pair, client)
+
+
+def test_a_replayed_client_hello_does_not_make_its_sender_heard() -> None:
+    # Whoever repeats a first flight gets at most an answer nobody can read; the connection never becomes ready.
+    pair, ticket = resumable()
+    client = pair.connect(client_tls(tickets=True, early_data=True), ticket=ticket)
+    stream = client.open_stream()
+    assert stream is not None
+    client.write(stream, b"GET /", fin=True)
+    flight = [bytes(transmit.data) for transmit in pair.client.core.datagrams_to_send(pair.now)]
+    pair.client.core.connections.clear()
+    events = []
+    for data in flight:
+        pair.server.core.receive_datagrams(Received(memoryview(data), len(data), CLIENT), pair.now)
+    sent = sum(len(transmit.data) for transmit in pair.server.core.datagrams_to_send(pair.now))
+    assert sent <= 3 * sum(map(len, flight))
+    until = pair.now + 60
+    while pair.server.core.connections and pair.now < until:
+        pair.now = pair.server.core.next_timeout() or until
+        pair.server.core.handle_timeout(pair.now)
+        sent += sum(len(transmit.data) for transmit in pair.server.core.datagrams_to_send(pair.now))
+    while (event := pair.server.core.next_event()) is not None:
+        events.append(type(event))
+    assert sent <= 3 * sum(map(len, flight))
+    assert events == [ConnectionEarly, StreamOpened, StreamReadable, ConnectionEnded]
 
 
 def test_refused_early_data_is_sent_again() -> None:

@@ -130,6 +130,16 @@ class QuicConnection(trio.abc.AsyncResource):
         return self._core.early_data_accepted
 
     @property
+    def is_early(self) -> bool:
+        """Whether the handshake is still under way, so that what arrives may be repeated by an attacker.
+
+        Only ever true with 0-RTT (RFC 9001 §9.2): on a server before it knows that the client is there now, on a client
+        after `connect(..., early=True)`. Do nothing then that must not happen twice; `wait_ready` ends the doubt
+        (RFC 8470 says what HTTP makes of it).
+        """
+        return not self._core.ready
+
+    @property
     def local_address(self) -> SocketAddress:
         """Our address on the current path; the host is the wildcard if the socket cannot tell."""
         local = self._endpoint.local_address
@@ -146,7 +156,7 @@ class QuicConnection(trio.abc.AsyncResource):
         return self._core.stats
 
     async def wait_ready(self) -> None:
-        """Wait until the handshake is complete; only after `connect(..., early=True)` there is something to wait for.
+        """Wait until the handshake is complete: there is something to wait for only while `is_early`.
 
         Raises as `QuicEndpoint.connect` does.
         """

@@ -28,6 +28,7 @@ from a2al_trio.quic.driver.wakeup import Wakeup
 from a2al_trio.quic.endpoint import QuicEndpointCore
 from a2al_trio.quic.errors import TransportErrorCode
 from a2al_trio.quic.events import (
+    ConnectionEarly,
     ConnectionEnded,
     ConnectionReady,
     DatagramsReadable,
@@ -166,7 +167,9 @@ class QuicEndpoint:
         return connection
 
     async def accept(self) -> QuicConnection:
-        """Wait for the next connection whose handshake is complete.
+        """Wait for the next connection whose handshake is complete, or that brings early data.
+
+        The latter only if `ServerTls.early_data` is set; see `QuicConnection.is_early`.
 
         Raises:
             trio.ClosedResourceError: the endpoint has been closed.
@@ -355,7 +358,7 @@ class QuicEndpoint:
         return readable, others
 
     def _handle(self, event: QuicEvent) -> None:
-        if isinstance(event, ConnectionReady):
+        if isinstance(event, ConnectionReady | ConnectionEarly):
             self._ready(event.connection)
             return
         connection = event.connection.user_data
@@ -387,7 +390,7 @@ class QuicEndpoint:
 
     def _ready(self, core: QuicConnectionCore) -> None:
         if isinstance(core.user_data, QuicConnection):
-            core.user_data._wake(Wait.READY)
+            core.user_data._wake_all(Wait.READY)
             return
         if len(self._accepted) >= self._accept_limit:
             # Connections that ended while they waited do not keep others out.

@@ -140,7 +140,11 @@ class ServerTls:
     tickets: TicketKeys | None = None
     """Keys of session tickets; None issues none and resumes nothing."""
     early_data: bool = False
-    """Whether to accept 0-RTT data on resumption; needs `tickets`."""
+    """Whether to accept 0-RTT data on resumption; needs `tickets`.
+
+    Such data can be replayed by an attacker (RFC 8446 §8): what it asks for must do no harm when done twice, or wait
+    until the connection is no longer early.
+    """
     adapt: Callable[[ClientOffer], ServerTls] | None = None
     """Gives the settings for one client, in place of these; an `adapt` of its own is not asked."""
     keylog: KeyLog | None = None

@@ -45,18 +45,37 @@ async def test_a_resumed_session_and_its_early_data(autojump_clock: Clock) -> No
     tls = server_tls(tickets=TicketKeys(drbg("tickets")), early_data=True)
     mine = client_tls(tickets=True, early_data=True)
     async with two_endpoints(tls=tls, link=Link(latency=0.1)) as two, trio.open_nursery() as nursery:
-        nursery.start_soon(two.server.serve, echo_streams)
+        seen: list[bool] = []
+
+        async def serve(connection: QuicConnection) -> None:
+            seen.append(connection.is_early)
+            if connection.is_early:
+                nursery.start_soon(connection.wait_ready)
+            await echo_streams(connection)
+            seen.append(connection.is_early)
+
+        nursery.start_soon(two.server.serve, serve)
         first = await two.connect(mine)
         ticket = await first.wait_session_ticket()
         assert not first.resumed
         began = trio.current_time()
+        await first.ping()
+        round_trip = trio.current_time() - began
+        began = trio.current_time()
         address = two.server_socket.address
         second = await two.client.connect(address, tls=mine, server_name="test", ticket=ticket, early=True)
         assert trio.current_time() == began, "early connections are there at once"
+        assert second.is_early
         assert await exchange(second, b"early") == b"early"
+        assert trio.current_time() - began < 1.1 * round_trip, "the answer does not wait for the handshake"
         await second.wait_ready()
+        assert not second.is_early
         assert second.resumed
         assert second.early_data_accepted
+        await second.ping()
+        second.close()
+        await trio.sleep(1)
+        assert seen == [False, True, False]
         nursery.cancel_scope.cancel()
 
 
