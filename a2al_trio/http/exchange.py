@@ -50,6 +50,8 @@ class Exchange:
             self._all_received.set()
         async with trio.open_nursery() as nursery:
             self._cancel_scope = nursery.cancel_scope
+            # The reference stops listening where our own client breaks the stream off.
+            self._http.stream.on_given_up = self._give_up
             nursery.start_soon(self._watch)
             failure = await call_application(
                 app, self._scope, self._receive, self._send, doing=f"to answer {self._doing}", level=self._failure_level
@@ -104,6 +106,10 @@ class Exchange:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lost = not self._http.response_complete
             self._end()
+
+    def _give_up(self) -> None:
+        self._lost = not self._http.response_complete
+        self._end()
 
     def _end(self) -> None:
         self._over.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -81,6 +82,19 @@ async def test_the_access_rule_is_asked_for_each_request(autojump_clock: Clock) 
             await world.client.get("/")
         response = await client.get(f"a2al://{CALLEE.address}/")
         assert response.text == f"3 {CALLER.address} {CALLEE.address} {CALLER.address}", "the ticket is not shown"
+
+
+async def test_without_pylsqpack_there_is_http_1(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("a2al_trio.http.client.HAS_HTTP3", False)
+        async with open_world(tell) as world:
+            assert (await world.client.get("/")).http_version == "HTTP/1.1", "a caller without it"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "a2al_trio.http.h3_asgi", None)
+        async with open_world(tell) as world:
+            assert (await world.client.get("/")).http_version == "HTTP/1.1", "a server without it"
+            with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match="pip install")):
+                await serve_asgi(world.callee, tell, web=[WebAgent(agent=CALLEE.address)])
 
 
 # --- callers without an AID ---------------------------------------------------------------------------------------
