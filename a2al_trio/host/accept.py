@@ -7,12 +7,14 @@ stream delays nobody (spec 04 §17 D4).
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import attrs
 import trio
 
+from a2al_trio.dht.addresses import network_of
 from a2al_trio.errors import ConnectionLost, DecodeError
 from a2al_trio.host.access import AccessRule
 from a2al_trio.host.agents import AgentTable
@@ -100,6 +102,7 @@ class Admission:
     punching: dict[Address, TakeNode] = attrs.field(factory=dict)
     """Who is punching towards our node, whose connection may then come to our own endpoint."""
     _active: int = 0
+    _networks: Counter[bytes] = attrs.field(factory=Counter)
     _ready: tuple[trio.MemorySendChannel[AgentConnection], trio.MemoryReceiveChannel[AgentConnection]] = attrs.field(
         factory=lambda: trio.open_memory_channel[AgentConnection](ACCEPT_QUEUE)
     )
@@ -119,16 +122,24 @@ class Admission:
 
     async def keep(self, quic: QuicConnection, call: AdmittedCall | None = None) -> None:
         """Admit one connection and serve it until it ends; `call` says how it came if not to our own endpoint."""
-        if self._active >= self.max_connections:
+        network = network_of(quic.peer_address.host)
+        # AIDs are free to make, so a network may take three quarters of the places at most, however many it comes with.
+        if self._active >= self.max_connections or (
+            self._networks[network] >= self.max_connections - self.max_connections // 4
+        ):
             quic.close(FAILED, "too many connections")
             return
         self._active += 1
+        self._networks[network] += 1
         try:
             await self._admit(quic, call or AdmittedCall())
         except (ConnectionLost, trio.ClosedResourceError):
             logger.debug("connection from %s ended: %s", quic.peer_address, quic.close_reason)
         finally:
             self._active -= 1
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]
             quic.close(0, "")
 
     def hand_over(self, connection: AgentConnection) -> bool:

@@ -171,7 +171,10 @@ class HostConfig:
     """Seconds a peer's clock may be ahead of ours, or behind at the end of a delegation (spec 08 §3)."""
 
     max_connections: int = 1024
-    """Incoming agent connections at a time; more are closed with code 1."""
+    """Incoming agent connections at a time; more are closed with code 1.
+
+    One network, an IPv4 /24 or an IPv6 /56, may have three quarters of them: AIDs are free to make.
+    """
 
     max_connections_per_caller: int = 32
     """Incoming connections of one AID at a time; more are closed with code 1."""

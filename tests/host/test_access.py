@@ -100,3 +100,26 @@ def test_strangers_to_whom_no_rule_applies_are_kept_out_or_in() -> None:
     assert AccessByAgent({})(ALICE.address, BOB.address, ())
     assert not AccessByAgent({})(ALICE.address, None, ())
     assert AccessByAgent({ALICE.address: AccessList(anonymous=True)})(ALICE.address, None, ())
+
+
+async def test_one_network_cannot_take_every_place_by_many_names(autojump_clock: trio.testing.MockClock) -> None:
+    config = HostConfig(max_connections=8)
+    async with (
+        open_simnet(seed=5) as net,
+        open_sim_host(net.host("alice"), ALICE, config=config) as alice,
+        open_sim_host(net.host("crowd"), BOB) as crowd,
+        open_sim_host(net.host("carol"), CAROL) as carol,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(alice.serve, answer)
+        refused = 0
+        for number in range(100, 110):
+            name = identity(number)
+            crowd.register_agent(name)
+            connection = await crowd.open_connection(ALICE.address, at=alice.quic_address, local=name.address)
+            await trio.sleep(1)
+            refused += connection.close_reason is not None
+        assert refused == 10 - 6
+        async with carol.connect(ALICE.address, at=alice.quic_address) as connection:
+            assert await ask(connection) == b"come in"
+        nursery.cancel_scope.cancel()
