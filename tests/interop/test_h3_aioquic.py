@@ -11,6 +11,10 @@ import trio
 
 from a2al_trio.errors import StreamReset
 from a2al_trio.h3 import ClientExchange, H3Server, RequestHead, ResponseHead, open_h3_client, open_h3_server
+from a2al_trio.host import WebAgent
+from a2al_trio.host.access import AccessList
+from a2al_trio.http import serve_asgi
+from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.socket import open_udp
 from a2al_trio.quic import open_quic
@@ -22,6 +26,7 @@ from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.events import StreamDataReceived
 
+from tests.http.world import open_loopback_hosts
 from tests.interop.aioquic_peer import AioquicConnection, configuration, open_aioquic
 
 LOOPBACK = SocketAddress("127.0.0.1", 0)
@@ -191,3 +196,28 @@ async def test_their_server_resets_a_request() -> None:
         with pytest.raises(StreamReset) as reset:
             await exchange.receive_response()
         assert reset.value.code == 0x10B
+
+
+async def test_their_client_calls_an_agent_without_an_aid() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": repr(scope["extensions"]["a2al.peer"]["aid"]).encode()})
+
+    theirs = TheirHttp()
+    async with open_loopback_hosts() as (callee, _), open_udp(LOOPBACK) as their_socket, trio.open_nursery() as nursery:
+        web = [WebAgent(agent=callee.address, client_cert="optional")]
+        callee.access = AccessList(anonymous=True)
+        await nursery.start(partial(serve_asgi, callee, app, web=web))
+        config = configuration(is_client=True, server_name=str(callee.address), alpn_protocols=["h3"])
+        async with open_aioquic(their_socket, config, handler=theirs.handle) as peer:
+            connection = await peer.connected(callee.quic_address)
+            http = theirs.on(connection)
+            stream_id = connection.quic.get_next_available_stream_id()
+            fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/")]
+            http.send_headers(stream_id, fields, end_stream=True)
+            peer.flush()
+            await connection.until(partial(theirs.has_all, stream_id))
+            assert theirs.content[stream_id] == b"None"
+        nursery.cancel_scope.cancel()
