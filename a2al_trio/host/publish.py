@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import attrs
 import trio
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 CLOCK_MARGIN = 3
 """Seconds a timestamp is set back: a receiver with a slower clock refuses records from the future (spec 02 §15.1)."""
+AT_ONCE = 8
+"""Records published at a time."""
 SETTLE = 2.0
 """Seconds a change of our address must rest before we publish it."""
 
@@ -119,16 +121,41 @@ class Publisher:
 
         Raises NoRoute if there are none yet; they are then published as soon as there are.
         """
-        agents = sorted(self.agents.addresses, key=lambda agent: agent != self.agents.default.address)
-        self._kept.update(agents)
+        self._kept |= self.agents.addresses
         payload = self.build_payload()
-        publications = []
-        for agent in agents:
-            publications.append(await self.publish(agent, payload=payload))
+        outcomes = await self._publish_each(self._kept & self.agents.addresses, payload)
         self._published = payload
         self._set_due()
         self.reconsider()
-        return tuple(publications)
+        for outcome in outcomes:
+            if isinstance(outcome, A2alError):
+                raise outcome
+        return tuple(outcome for outcome in outcomes if not isinstance(outcome, A2alError))
+
+    async def _publish_each(self, agents: Set[Address], payload: EndpointPayload) -> list[Publication | A2alError]:
+        """Publish the default agent's record, then those of the others side by side, and say what came of each.
+
+        One agent's trouble, such as endpoints too many for its record, is not that of the others.
+        """
+        outcomes: dict[Address, Publication | A2alError] = {}
+        limiter = trio.CapacityLimiter(AT_ONCE)
+
+        async def publish(agent: Address) -> None:
+            async with limiter:
+                try:
+                    outcomes[agent] = await self.publish(agent, payload=payload)
+                except A2alError as error:
+                    if agent in self.agents.addresses:
+                        outcomes[agent] = error
+                        logger.warning("the record of %s could not be published: %s", agent, error)
+
+        default = self.agents.default.address
+        if default in agents:
+            await publish(default)
+        async with trio.open_nursery() as nursery:
+            for agent in sorted(agents - {default}):
+                nursery.start_soon(publish, agent)
+        return list(outcomes.values())
 
     def forget(self, agent: Address) -> None:
         """Stop keeping an agent's record fresh."""
@@ -167,12 +194,5 @@ class Publisher:
         except NoRoute:
             logger.warning("no address is known to publish any more; the published records run out")
             return
-        for agent in sorted(self._kept, key=lambda agent: agent != self.agents.default.address):
-            if agent not in self.agents.addresses:
-                continue
-            try:
-                await self.publish(agent, payload=payload)
-            except A2alError as error:
-                # One agent's trouble, such as endpoints too many for its record, is not the host's.
-                logger.warning("the record of %s could not be renewed: %s", agent, error)
+        await self._publish_each(self._kept & self.agents.addresses, payload)
         self._published = payload

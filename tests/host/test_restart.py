@@ -192,7 +192,7 @@ async def test_one_agents_trouble_does_not_stop_the_renewal_of_others(
             nursery.start_soon(leave_when_renewed, alice, bob, others[1].address, others[2].address)
             await trio.sleep(0.1 * HOUR)
             nursery.cancel_scope.cancel()
-        assert f"the record of {others[0].address} could not be renewed" in caplog.text
+        assert f"the record of {others[0].address} could not be published" in caplog.text
         assert others[2].address not in alice.agents
         assert (await bob.resolve(others[-1].address)).record.sequence > first.sequence
 
