@@ -193,8 +193,8 @@ class Host:
         """Publish the endpoint records of all agents and keep them fresh while the host lives.
 
         Each record is in the DHT when this returns, at as many nodes as took it. Raises NoRoute if no address is known
-        at which others could reach this host; the records are then published as soon as one is. If the record of one agent
-        cannot be published, those of the others are, and then its error is raised.
+        at which others could reach this host; the records are then published as soon as one is. If the record of one
+        agent cannot be published, those of the others are, and then its error is raised.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._parts.hubs.wait_tried)
