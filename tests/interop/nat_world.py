@@ -21,6 +21,7 @@ from a2al_trio.host.relayed import open_relayed_mux
 from a2al_trio.ice import StaticCredentials, TurnServer
 from a2al_trio.identity import Address, Identity
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.wire import RecordType
 from tests.interop.nat_lab import LabNetwork, NatLab, load_nat_lab, open_lab_mux, open_lab_reference
 from tests.interop.reference_node import ReferenceNode
 
@@ -43,8 +44,8 @@ class NatWorld:
     directory: Path
     kinds: dict[str, str]
     turn: bool
-    helper: bool = False
-    """Whether there is a second public node, without which nobody finds out what its NAT lets in (spec 05 §5)."""
+    helper: Host | None = None
+    """A second public node, without which nobody finds out what its NAT lets in (spec 05 §5)."""
 
     def relays(self) -> tuple[TurnServer, ...]:
         """The relays for our hosts: by UDP, and by TCP for those that UDP does not leave."""
@@ -72,7 +73,7 @@ class NatWorld:
         ):
             if self.joins(name):
                 await host.dht.bootstrapped()
-                if self.helper and name != HELPER:
+                if self.helper is not None:
                     await host.run_nat_probe()
                 await host.publish()
             yield host
@@ -139,10 +140,12 @@ class NatWorld:
             yield SocketAddress(*sock.getsockname())
 
     async def wait_published(self, aid: str) -> None:
-        """The reference stores its records some time after it has said so."""
-        address = Address.parse(aid).hex()
+        """The reference stores its records some time after it has said so, and not always with both public nodes."""
+        address = Address.parse(aid)
         while True:
-            if any(held == address for held, _ in await self.public.stored_records()):
+            if any(held == address.hex() for held, _ in await self.public.stored_records()):
+                return
+            if self.helper is not None and self.helper.dht.local_records(address.node_id, RecordType.ENDPOINT):
                 return
             await trio.sleep(0.05)
 
@@ -195,9 +198,9 @@ async def open_nat_network(
             if turn:
                 await _wait_listening(lab)
             async with open_lab_reference(lab, "public", directory, hub=True) as public:
-                world = NatWorld(lab, public, directory, {**kinds, **public_too}, turn, helper)
-                async with world.hosts(*public_too):
-                    yield world
+                world = NatWorld(lab, public, directory, {**kinds, **public_too}, turn)
+                async with world.hosts(*public_too) as helpers:
+                    yield attrs.evolve(world, helper=helpers[0]) if helpers else world
         finally:
             server.kill()
             server.wait()
