@@ -25,15 +25,15 @@ class Diversity:
 class StoreLimits:
     """What the record store keeps (spec 03 §11.2), and for how long.
 
-    The caps per key are the reference's. `max_bytes` bounds the encoded records held; `per_source_bytes` what
+    The caps per key are the reference's. `max_bytes` bounds the memory of all records held; `per_source_bytes` what
     came from one network, `per_publisher_bytes` what one publisher has. `retention_*` cap how long a record is
     kept whatever its ttl says, in seconds. `clock_tolerance` is how far in the future a timestamp may lie (spec 08 §3).
     """
 
     max_keys: int = 100_000
     max_bytes: int = 64 * 1024 * 1024
-    per_source_bytes: int = 2 * 1024 * 1024
-    per_publisher_bytes: int = 128 * 1024
+    per_source_bytes: int = 4 * 1024 * 1024
+    per_publisher_bytes: int = 256 * 1024
     sovereign_per_key: int = 8
     topic_per_key: int = 100
     mailbox_per_key: int = 50

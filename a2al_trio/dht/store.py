@@ -43,8 +43,8 @@ __all__ = [
 
 Authority = Callable[[SignedRecord, NodeId, int], int | None]
 """Raises if the signer may not publish the record under that key at that Unix time; else until when it may."""
-OVERHEAD_BYTES = 400
-"""What one record costs beside its encoded bytes, about."""
+OVERHEAD_BYTES = 1300
+"""What one record costs beside its encoded bytes, in the store and in the duties of a holder; measured."""
 HEARSAY_LIFETIME = 120
 """Seconds a record from a stranger is believed without a word from its publisher (spec 08 §2.3)."""
 EVICTION_SAMPLE = 16
@@ -91,9 +91,8 @@ class RecordStore:
         self._records = 0
         self._bytes = 0
         self._source_bytes: dict[bytes, int] = {}
-        self._publisher_bytes: dict[bytes, int] = {}
-        self._by_source: dict[bytes, OrderedDict[int, Held]] = {}
-        self._by_publisher: dict[bytes, dict[int, Held]] = {}
+        self._by_source: dict[bytes, OrderedDict[Held, None]] = {}
+        self._by_publisher: dict[bytes, list[Held]] = {}
         self._weights: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
@@ -198,7 +197,7 @@ class RecordStore:
     def _check_quota(self, record: SignedRecord, key: bytes, source: bytes, now: int) -> None:
         """Refuse what would exceed the share of its network or publisher."""
         size = _size(record)
-        in_share = self._publisher_bytes.get(record.address, 0) + size
+        in_share = size + sum(_size(held.record) for held in self._by_publisher.get(record.address, ()))
         in_network = self._source_bytes.get(source, 0) + size if source else 0
         if in_share <= self._limits.per_publisher_bytes and in_network <= self._limits.per_source_bytes:
             return
@@ -235,7 +234,7 @@ class RecordStore:
             weight, source = weights[0]
             actual = self._source_bytes.get(source, 0)
             if actual == -weight and self._by_source.get(source):
-                oldest = itertools.islice(self._by_source[source].values(), EVICTION_SAMPLE)
+                oldest = itertools.islice(self._by_source[source], EVICTION_SAMPLE)
                 return max(oldest, key=lambda held: int.from_bytes(held.key, "big") ^ self._own)
             heapq.heappop(weights)
             if actual:
@@ -259,12 +258,10 @@ class RecordStore:
         size = _size(held.record)
         self._records += 1
         self._bytes += size
-        publisher = held.record.address
-        self._publisher_bytes[publisher] = self._publisher_bytes.get(publisher, 0) + size
-        self._by_publisher.setdefault(publisher, {})[id(held)] = held
+        self._by_publisher.setdefault(held.record.address, []).append(held)
         if held.source and not held.pinned:
             self._source_bytes[held.source] = self._source_bytes.get(held.source, 0) + size
-            self._by_source.setdefault(held.source, OrderedDict())[id(held)] = held
+            self._by_source.setdefault(held.source, OrderedDict())[held] = None
             heapq.heappush(self._weights, (-self._source_bytes[held.source], held.source))
             if len(self._weights) > 64 + 4 * len(self._source_bytes):
                 self._weights = [(-weight, source) for source, weight in self._source_bytes.items()]
@@ -289,13 +286,12 @@ class RecordStore:
         self._records -= 1
         self._bytes -= size
         publisher = held.record.address
-        _subtract(self._publisher_bytes, publisher, size)
-        del self._by_publisher[publisher][id(held)]
+        self._by_publisher[publisher].remove(held)
         if not self._by_publisher[publisher]:
             del self._by_publisher[publisher]
         if held.source and not held.pinned:
             _subtract(self._source_bytes, held.source, size)
-            del self._by_source[held.source][id(held)]
+            del self._by_source[held.source][held]
             if not self._by_source[held.source]:
                 del self._by_source[held.source]
 
@@ -339,7 +335,7 @@ class RecordStore:
         """All live records of one publisher."""
         return [
             held.record
-            for held in self._by_publisher.get(publisher, {}).values()
+            for held in self._by_publisher.get(publisher, ())
             if held.until >= now and (record_type in {0, held.record.record_type})
         ]
 
@@ -356,7 +352,7 @@ class RecordStore:
 
     def unpin(self, publisher: Address, record_type: int = 0, key: NodeId | None = None) -> None:
         """Drop a publisher's own records: all, or those of one type or under one key."""
-        for held in list(self._by_publisher.get(publisher, {}).values()):
+        for held in list(self._by_publisher.get(publisher, ())):
             wanted = record_type in {0, held.record.record_type} and key in {None, held.key}
             if held.pinned and wanted:
                 self._remove(held)

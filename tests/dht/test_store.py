@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import attrs
 import pytest
 from hypothesis import settings
@@ -10,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from a2al_trio.dht.config import StoreLimits
 from a2al_trio.dht.slots import slot_of
-from a2al_trio.dht.store import KeyMismatch, PolicyRefused, RecordStore, StaleRecord, standard_authority
+from a2al_trio.dht.store import OVERHEAD_BYTES, KeyMismatch, PolicyRefused, RecordStore, StaleRecord, standard_authority
 from a2al_trio.identity import Address, NodeId, ed25519
 from a2al_trio.wire.errors import InvalidRecord, RecordExpired, RecordNotAuthorized, RecordNotYetValid
 from a2al_trio.wire.payloads import topic_key
@@ -123,7 +125,7 @@ def test_a_sender_has_four_places_in_a_mailbox() -> None:
 
 
 def test_one_source_and_one_publisher_have_a_quota() -> None:
-    limits = StoreLimits(per_source_bytes=5000, per_publisher_bytes=2000)
+    limits = StoreLimits(per_source_bytes=12_000, per_publisher_bytes=5000)
     store = RecordStore(limits, verify=always, authority=standard_authority(60))
     refused = 0
     for number in range(50):
@@ -141,12 +143,12 @@ def test_one_source_and_one_publisher_have_a_quota() -> None:
         except PolicyRefused:
             break
         taken += 1
-    assert taken * 400 <= 2000
+    assert 1 < taken <= 5000 // OVERHEAD_BYTES
 
 
 def test_a_million_records_from_one_source_leave_the_others_alone() -> None:
     """What is over the share is refused before its signature is checked, at a few microseconds each."""
-    limits, checked = StoreLimits(max_bytes=400_000, per_source_bytes=50_000), 0
+    limits, checked = StoreLimits(max_bytes=400_000, per_source_bytes=100_000), 0
 
     def counting(_public_key: bytes, _message: bytes, _signature: bytes) -> bool:
         nonlocal checked
@@ -167,7 +169,7 @@ def test_a_million_records_from_one_source_leave_the_others_alone() -> None:
                 kept += 1
             except (PolicyRefused, StaleRecord):
                 pass
-    assert kept == checked <= 50_000 // 400
+    assert kept == checked <= 100_000 // OVERHEAD_BYTES
     assert store.usage.encoded_bytes <= 400_000
     assert all(store.get(record.address.node_id, NOW) == [record] for record in honest)
 
@@ -198,7 +200,8 @@ def test_a_flood_from_many_networks_evicts_the_heaviest_first() -> None:
     for number, record in enumerate(light):
         store.put(record, NOW, source=b"light%d" % number)
     for number in range(100, 600):
-        store.put(endpoint(identity(number)), NOW, source=b"heavy%d" % (number % 3))
+        with contextlib.suppress(PolicyRefused):  # a far key may be the first to go itself
+            store.put(endpoint(identity(number)), NOW, source=b"heavy%d" % (number % 3))
     assert store.usage.encoded_bytes <= 60_000
     assert all(store.get(record.address.node_id, NOW) for record in light)
 
@@ -222,9 +225,9 @@ def test_what_this_node_publishes_is_never_evicted() -> None:
 
 LIMITS = StoreLimits(
     max_keys=6,
-    max_bytes=7000,
-    per_source_bytes=4000,
-    per_publisher_bytes=2600,
+    max_bytes=16_700,
+    per_source_bytes=9500,
+    per_publisher_bytes=6200,
     sovereign_per_key=3,
     topic_per_key=3,
     mailbox_per_key=3,
@@ -249,7 +252,7 @@ class Row:
 
     @property
     def size(self) -> int:
-        return len(self.record.encoded) + 400
+        return len(self.record.encoded) + OVERHEAD_BYTES
 
     @property
     def kind(self) -> str:
