@@ -201,7 +201,9 @@ class _Builder:
         dialler = Dialler(self.quic, agents, tls, nursery, shelf.held_sequence, take_reply, made)
         own = agents.default.address
         punches = PunchPool(pool_place(self.place), self.dht, own, partial(tls.dialling, local=own))
-        return Meetings(self.place, agents, tls, dialler, admission, punches, nursery, self._punch_side)
+        meetings = Meetings(self.place, agents, tls, dialler, admission, punches, nursery, self._punch_side)
+        punches.take_call = meetings.serve_path
+        return meetings
 
     def _punch_side(self) -> PunchSide:
         """What peers are told for the synchronised punch; nothing if they are to learn none of our addresses."""

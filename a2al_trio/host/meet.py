@@ -24,7 +24,7 @@ from a2al_trio.host.pending import CallRequest, PendingCall
 from a2al_trio.host.tls import AgentTls
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.punch import Meeting, MeetingPlace, PunchPool, open_incoming, open_outgoing
+from a2al_trio.punch import Meeting, MeetingPlace, PunchPool, Turn, open_incoming, open_outgoing
 from a2al_trio.punch.sync import ROUND, PunchSide, rounds_as_callee, rounds_as_caller
 from a2al_trio.quic import QuicConnection, QuicStream
 from a2al_trio.scopes import Attempt, race
@@ -90,13 +90,10 @@ class Meetings:
         """
         turn = await self.place.turns.take(request.local, request.peer)
         try:
-            call = PendingCall(request)
-            self.background.start_soon(self._keep_call, call)
-            try:
-                await call.settled.wait()
-            except BaseException:
-                call.abandon()
-                raise
+            call = await self._make(request, turn)
+            if call.was_for_node:
+                # The peer's node called ours at that moment, and so it does not any more.
+                call = await self._make(request, turn)
         finally:
             turn.end()
         if call.connection is None:
@@ -104,9 +101,22 @@ class Meetings:
             raise call.error
         return call.connection
 
+    async def _make(self, request: CallRequest, turn: Turn) -> PendingCall:
+        call = PendingCall(request, turn)
+        self.background.start_soon(self._keep_call, call)
+        try:
+            await call.settled.wait()
+        except BaseException:
+            call.abandon()
+            raise
+        return call
+
     async def answer(self, call: IncomingCall) -> None:
         """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""
         caller, target = Address.parse(call.caller), Address.parse(call.target)
+        if not call.pairs_by_role and self.place.turns.is_waiting(target, caller):
+            # We wait in that room ourselves, and the hub would pair us with us. ICE settles who is who (spec 06 D2).
+            return
         try:
             tls = self.tls.dialling(caller, target)
             beside = partial(self._answer_punch, caller, target)
@@ -119,13 +129,13 @@ class Meetings:
                     await connection.wait_closed()
                     await trio.sleep(GOODBYE)
                 else:
-                    await self._serve_path(meeting, caller)
+                    await self.serve_path(meeting, caller)
         except A2alError as error:
             logger.debug("call from %s to %s over %s failed: %s", caller, target, call.hub, error)
         finally:
             self.admission.punching.pop(caller, None)
 
-    async def _serve_path(self, meeting: Meeting, caller: Address) -> None:
+    async def serve_path(self, meeting: Meeting, caller: Address) -> None:
         """Keep the connection of the caller that was announced, and those that follow on the same path."""
         following = AdmittedCall(path=lambda: meeting.description, take_node=self._take_node)
         kept = self._paths.keep(meeting, CALLEE_REST)
@@ -144,7 +154,9 @@ class Meetings:
             await kept.wait_over()
             nursery.cancel_scope.cancel()
 
-    async def _take_node(self, quic: QuicConnection, caller: Address) -> QuicStream | None:
+    async def _take_node(
+        self, quic: QuicConnection, caller: Address, *, on_node: Callable[[], object] = lambda: None
+    ) -> QuicStream | None:
         """Tell an agent connection from a DHT connection by the first stream, for nothing else does (spec 06 §1).
 
         The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame.
@@ -155,8 +167,13 @@ class Meetings:
             start = await first.peek(len(ROUTE_MAGIC))
         if start.startswith(ROUTE_MAGIC):
             return first
+        on_node()
         await self.punches.adopt(quic, caller, first)
         return None
+
+    async def _take_node_instead(self, call: PendingCall, quic: QuicConnection, caller: Address) -> QuicStream | None:
+        """In glare the peer is the one who dials, perhaps for DHT messages: see `_take_node`."""
+        return await self._take_node(quic, caller, on_node=call.take_for_node)
 
     async def _keep_call(self, call: PendingCall) -> None:
         peer = call.request.peer
@@ -185,11 +202,17 @@ class Meetings:
             remote=peer,
             tls=self.tls.dialling(peer, local),
             ready=request.ready,
+            on_met=call.turn.meet,
             on_path=call.note_path,
             beside=partial(self._punch, call),
         ) as meeting:
             if not meeting.is_client:
-                expected = AdmittedCall(caller=peer, path=lambda: meeting.description, hand_over=call.settle)
+                expected = AdmittedCall(
+                    caller=peer,
+                    path=lambda: meeting.description,
+                    hand_over=call.settle,
+                    take_node=partial(self._take_node_instead, call),
+                )
                 await self.admission.keep(meeting.quic, expected)
                 await trio.sleep(GOODBYE)
                 return

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 import attrs
 import trio
 
+from a2al_trio.errors import ConnectError
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.identity import Address
+from a2al_trio.punch import Turn
 
 __all__ = ["CallRequest", "PendingCall"]
 
@@ -38,12 +40,14 @@ class PendingCall:
     """What has become of a call so far."""
 
     request: CallRequest
+    turn: Turn
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     settled: trio.Event = attrs.field(factory=trio.Event)
     connection: AgentConnection | None = None
     error: BaseException | None = None
     has_path: bool = False
     abandoned: bool = False
+    was_for_node: bool = False
 
     def note_path(self) -> None:
         """ICE has found a path."""
@@ -63,6 +67,11 @@ class PendingCall:
             connection.close(0, "superseded by faster candidate")
         elif not self.has_path:
             self.scope.cancel()
+
+    def take_for_node(self) -> None:
+        """The connection is one of the peer's node with ours, so the call is to be made again."""
+        self.was_for_node = True
+        self.fail(ConnectError(f"{self.request.peer} called our node at the same time"))
 
     def fail(self, error: BaseException) -> None:
         """The call has led to nothing; the first reason is told."""

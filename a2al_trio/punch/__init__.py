@@ -3,6 +3,7 @@
 from a2al_trio.punch.meeting import Meeting, MeetingPlace, open_incoming, open_outgoing
 from a2al_trio.punch.pool import PunchedRoute, PunchPool, pool_place
 from a2al_trio.punch.sync import PunchSide
+from a2al_trio.punch.turns import Turn, Turns
 
 __all__ = [
     "Meeting",
@@ -10,6 +11,8 @@ __all__ = [
     "PunchPool",
     "PunchSide",
     "PunchedRoute",
+    "Turn",
+    "Turns",
     "open_incoming",
     "open_outgoing",
     "pool_place",

@@ -99,15 +99,16 @@ async def open_outgoing(
     remote: Address,
     tls: ClientTls,
     ready: Callable[[], Awaitable[object]] | None = None,
+    on_met: Callable[[], object] = lambda: None,
     on_path: Callable[[], object] = lambda: None,
     beside: Beside | None = None,
 ) -> AsyncIterator[Meeting]:
     """Call agent `remote` as `local` through the first of `hubs` where it answers, and connect.
 
     `tls` are the settings for dialling the peer. What needs no peer is begun at once: our candidates are gathered and
-    the first hub is connected to; the call itself waits for `ready` to return. `on_path` is called once ICE has found a
-    path: a reference peer breaks if it is left before the handshake is complete (spec 06 §14 no. 6). Raises
-    `SignalingError`, `IceError`, `ConnectionLost` or `ConnectError`.
+    the first hub is connected to; the call itself waits for `ready` to return. `on_met` is called when the peer is in
+    the room, `on_path` once ICE has found a path: a reference peer breaks if it is left before the handshake is
+    complete (spec 06 §14 no. 6). Raises `SignalingError`, `IceError`, `ConnectionLost` or `ConnectError`.
     """
 
     @asynccontextmanager
@@ -125,7 +126,9 @@ async def open_outgoing(
                 trickle=session.trickle,
                 dial=dial,
             )
-            yield await stack.enter_async_context(call)
+            room = await stack.enter_async_context(call)
+            on_met()
+            yield room
 
     async with _open_meeting(
         place, join, remote=remote, tls=tls, controlling=True, on_path=on_path, beside=beside

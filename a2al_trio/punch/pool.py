@@ -11,7 +11,7 @@ import heapq
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -21,7 +21,7 @@ from a2al_trio.dht import Dht, PeerUnreachable
 from a2al_trio.errors import A2alError, DecodeError, RemoteProtocolError
 from a2al_trio.identity import Address, NodeId
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.punch.meeting import MeetingPlace, open_outgoing
+from a2al_trio.punch.meeting import Meeting, MeetingPlace, open_outgoing
 from a2al_trio.punch.turns import Turn
 from a2al_trio.quic import ClientTls, QuicConfig, QuicConnection, QuicStream
 from a2al_trio.signaling import NoAgent
@@ -144,6 +144,8 @@ class PunchPool:
     dht: Dht
     node: Address
     dialling: Callable[[Address], ClientTls]
+    take_call: Callable[[Meeting, Address], Awaitable[None]] | None = None
+    """Keeps the connection of a peer that called us at the same moment, perhaps on behalf of an agent."""
     _routes: dict[NodeId, PunchedRoute] = attrs.field(factory=dict)
     _peers: dict[NodeId, _Peer] = attrs.field(factory=dict)
     _wanted: list[tuple[int, float, NodeId, PeerUnreachable]] = attrs.field(factory=list)
@@ -222,12 +224,21 @@ class PunchPool:
                 turn = await self.place.turns.take(self.node, address, gives_way=limit)
                 tls = self.dialling(address)
                 async with open_outgoing(
-                    self.place, hubs, local=self.node, remote=address, tls=tls, on_path=turn.insist
+                    self.place,
+                    hubs,
+                    local=self.node,
+                    remote=address,
+                    tls=tls,
+                    on_met=turn.meet,
+                    on_path=turn.insist,
                 ) as meeting:
                     limit.deadline = math.inf
                     turn.end()
                     over.set()
-                    await self._keep(address, PunchedRoute(meeting.quic, dialled_here=True), None)
+                    if meeting.is_client or self.take_call is None:
+                        await self._keep(address, PunchedRoute(meeting.quic, dialled_here=True), None)
+                    else:
+                        await self.take_call(meeting, address)
             if trio.current_time() >= limit.deadline:
                 self._failed(wanted.node_id)
         except (A2alError, OSError) as error:
