@@ -82,7 +82,8 @@ class WebDoor:
     def open(self, web: Iterable[WebAgent]) -> Iterator[trio.MemoryReceiveChannel[WebConnection]]:
         """Offer HTTP/3 for the length of a block; yields where connections come.
 
-        Raises ConfigurationError for an agent that is not of this host, or has terms already.
+        Raises ConfigurationError for an agent that is not of this host, or has terms already, and for a host name
+        that two of them have.
         """
         terms = list(web)
         for term in terms:
@@ -90,6 +91,9 @@ class WebDoor:
         taken = [str(term.agent) for term in terms if term.agent in self._terms]
         if taken or len({term.agent for term in terms}) < len(terms):
             raise ConfigurationError(f"one WebAgent for each agent, please: {', '.join(taken) or 'one comes twice'}")
+        names = [name for term in (*self._terms.values(), *terms) for name in term.names]
+        if shared := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigurationError(f"a host name means one agent, but several have {', '.join(shared)}")
         self._terms |= {term.agent: term for term in terms}
         self._servers += 1
         try:

@@ -194,3 +194,7 @@ async def test_mistakes_are_named(autojump_clock: Clock) -> None:
         for web, complaint in (([WebAgent(agent=OTHER.address)], "register"), ([agent, agent], "comes twice")):
             with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match=complaint)):
                 await serve_asgi(callee, tell, web=web)
+        callee.register_agent(OTHER)
+        both = [WebAgent(agent=agent, names=[NAME]) for agent in (CALLEE.address, OTHER.address)]
+        with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match="means one agent")):
+            await serve_asgi(callee, tell, web=both)
