@@ -1,18 +1,25 @@
 """The receiving side's bytes of one stream or CRYPTO stream, put in order (RFC 9000 §2.2).
 
 Data in order goes to a list of ready chunks without another copy. Data ahead of order is kept by ranges of
-offsets and joins the ready chunks when its gap is filled. What may be held is bounded by flow control, and the
-number of out-of-order pieces by merging: every kept byte is kept once.
+offsets and joins the ready chunks when its gap is filled. What may be held is bounded by flow control: every kept
+byte is kept once, adjacent pieces are merged, and a peer that leaves holes all over the place is sent away.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
 
+from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
+
 __all__ = ["Assembler"]
 
-MERGE_EVERY = 64
-"""Adjacent out-of-order pieces are merged each time this many more are kept: tiny frames cannot pile up objects."""
+MERGE_FROM = 64
+"""Adjacent out-of-order pieces are merged when this many are kept, and then whenever their number has doubled."""
+
+MAX_SPARSE_PIECES = 256
+MIN_SPREAD = 64
+"""More pieces than this must lie so many bytes apart on average: losses never look otherwise, attacks on the memory for
+reassembly do (RFC 9000 §21.7)."""
 
 MERGED_SIZE = 16 * 1024
 """Pieces are not merged beyond this."""
@@ -24,13 +31,24 @@ class Assembler:
     `final_size` is the size of the whole stream once known.
     """
 
-    __slots__ = ("_pieces", "_ready", "_skip", "_starts", "final_size", "highest", "read_to", "received_to")
+    __slots__ = (
+        "_merge_at",
+        "_pieces",
+        "_ready",
+        "_skip",
+        "_starts",
+        "final_size",
+        "highest",
+        "read_to",
+        "received_to",
+    )
 
     def __init__(self) -> None:
         self._ready: list[bytes] = []
         self._skip = 0  # bytes of the first ready chunk that were taken already
         self._starts: list[int] = []
         self._pieces: dict[int, bytes] = {}
+        self._merge_at = MERGE_FROM
         self.received_to = 0
         self.read_to = 0
         self.highest = 0
@@ -70,7 +88,7 @@ class Assembler:
         self.received_to = self.highest = self.final_size = len(data)
 
     def insert(self, offset: int, data: bytes) -> None:
-        """Take `data` at `offset`, whatever part of it is new."""
+        """Take `data` at `offset`, whatever part of it is new; raises QuicTransportError if it is all holes."""
         end = offset + len(data)
         self.highest = max(self.highest, end)
         if end <= self.received_to or not data:
@@ -107,7 +125,7 @@ class Assembler:
         if data:
             insort(starts, offset)
             pieces[offset] = data
-            if len(starts) % MERGE_EVERY == 0:
+            if len(starts) >= self._merge_at:
                 self._merge_pieces()
 
     def _merge_pieces(self) -> None:
@@ -121,6 +139,10 @@ class Assembler:
                 start = offset
                 merged[start] = [piece]
             end = offset + len(piece)
+        count = len(merged)
+        if count > MAX_SPARSE_PIECES and self.highest - self.received_to < count * MIN_SPREAD:
+            raise QuicTransportError(TransportErrorCode.INTERNAL_ERROR, "a stream in too many pieces")
+        self._merge_at = max(MERGE_FROM, 2 * count)
         self._starts = list(merged)
         self._pieces = {offset: b"".join(parts) for offset, parts in merged.items()}
 

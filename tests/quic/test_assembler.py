@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2al_trio.quic.assembler import MERGED_SIZE, Assembler
+from a2al_trio.quic.assembler import MAX_SPARSE_PIECES, MERGED_SIZE, Assembler
+from a2al_trio.quic.errors import QuicTransportError
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 60)), max_size=60), st.integers(1, 100))
@@ -44,6 +46,26 @@ def test_one_byte_pieces_do_not_pile_up() -> None:
     assert assembler.pieces < 64 + 50_000 // MERGED_SIZE + 2
     assembler.insert(0, b"y")
     assert assembler.read(1 << 20) == b"y" + b"x" * 50_000
+
+
+def test_nothing_but_holes_is_refused() -> None:
+    assembler = Assembler()
+    with pytest.raises(QuicTransportError, match="too many pieces"):
+        for offset in range(2, 100_000, 2):
+            assembler.insert(offset, b"x")
+    assert assembler.pieces <= 2 * MAX_SPARSE_PIECES
+
+
+def test_many_losses_are_not_taken_for_an_attack() -> None:
+    # Every second of 10,000 packets is lost: thousands of holes, but none close to another.
+    assembler = Assembler()
+    piece = b"x" * 1200
+    for number in range(1, 10_000, 2):
+        assembler.insert(number * 1200, piece)
+    for number in range(0, 10_000, 2):
+        assembler.insert(number * 1200, piece)
+    assert assembler.readable == 12_000_000
+    assert assembler.pieces == 0
 
 
 def test_reading_little_by_little_is_linear() -> None:

@@ -19,6 +19,7 @@ from .pair import CLIENT, SERVER, Pair
 
 FLOW, LIMIT, STATE, FINAL_SIZE, ENCODING, CID_LIMIT, VIOLATION = 0x03, 0x04, 0x05, 0x06, 0x07, 0x09, 0x0A
 CRYPTO_EXCEEDED = 0x0D
+INTERNAL = 0x01
 
 
 def inject(pair: Pair, sender: QuicConnectionCore, payload: bytes) -> None:
@@ -82,6 +83,36 @@ def test_a_client_that_breaks_a_rule_is_told_which(payload: bytes, code: int) ->
     assert client.close_reason[:2] == (CloseCause.PEER_TRANSPORT, code)
     pair.run()
     pair.assert_nothing_left()
+
+
+def test_a_stream_of_holes_ends_the_connection() -> None:
+    # RFC 9000 §21.7: one byte in two, so that nothing can be delivered and much must be remembered.
+    pair = Pair()
+    client, server = pair.handshake()
+    pair.run(seconds=1)
+    for start in range(2, 4_000, 200):
+        if not server.closed:
+            inject(pair, client, b"".join(stream_frame(0, at, b"x") for at in range(start, start + 200, 2)))
+    assert server.close_reason == (CloseCause.LOCAL_TRANSPORT, INTERNAL, "a stream in too many pieces")
+
+
+def test_repeating_a_first_packet_keeps_no_handshake_alive() -> None:
+    # RFC 9000 §21.6 (Slowloris): what was seen before is no sign of life.
+    pair = Pair(config=QuicConfig(handshake_timeout=10.0, handshake_idle_timeout=5.0))
+    pair.connect()
+    first = next(bytes(transmit.data) for transmit in pair.client.core.datagrams_to_send(pair.now))
+    core, began = pair.server.core, pair.now
+    while True:
+        core.receive_datagrams(Received(memoryview(bytearray(first)), len(first), CLIENT), pair.now)
+        for _ in core.datagrams_to_send(pair.now):
+            pass
+        pair.now += 0.1
+        core.handle_timeout(pair.now)
+        if not core.connections:
+            break
+        assert pair.now - began < 6
+    assert pair.now - began > 4
+    assert core.next_event() is None, "nobody ever sees it"
 
 
 def test_acknowledging_what_was_never_sent_is_found_out() -> None:
