@@ -26,7 +26,7 @@ __all__ = ["CONTENDERS", "RELEASES", "make_attempt"]
 
 RELEASES = ("0.2.0", "newest")
 """Of the reference."""
-PREPARATION = 30.0
+PREPARATION = 60.0
 """Seconds until both have joined and published."""
 PATIENCE = 65.0
 """Seconds for the call: the reference gives up after 60."""
@@ -36,9 +36,9 @@ PAUSE = 0.2
 
 @attrs.define
 class Progress:
-    """How far an attempt has come, in case it comes no further, and since when."""
+    """How far an attempt has come, in case it comes no further, and since when (seconds of the trio clock)."""
 
-    stage: str = "preparing"
+    stage: str = "preparing: the lab"
     since: float = attrs.field(factory=trio.current_time)
 
     def reach(self, stage: str) -> float:
@@ -106,8 +106,9 @@ async def call_from_reference(
 
 
 @asynccontextmanager
-async def ours_ours(world: NatWorld) -> AsyncIterator[Call]:
+async def ours_ours(world: NatWorld, progress: Progress) -> AsyncIterator[Call]:
     """Ours calls ours."""
+    progress.reach("preparing: both join")
     async with world.hosts("a", "b") as (a, b), trio.open_nursery() as nursery:
         await nursery.start(b.serve, close_soon)
         yield partial(call_from_ours, a, b.address)
@@ -115,9 +116,11 @@ async def ours_ours(world: NatWorld) -> AsyncIterator[Call]:
 
 
 @asynccontextmanager
-async def ours_reference(world: NatWorld, release: str) -> AsyncIterator[Call]:
+async def ours_reference(world: NatWorld, progress: Progress, release: str) -> AsyncIterator[Call]:
     """Ours calls the reference."""
+    progress.reach("preparing: both join")
     async with world.host("a") as a, world.reference("b", release) as b:
+        progress.reach("preparing: the callee's record is published")
         with world.listen("b") as service:
             agent = await b.add_agent(service)
             await world.wait_published(agent.aid)
@@ -125,12 +128,14 @@ async def ours_reference(world: NatWorld, release: str) -> AsyncIterator[Call]:
 
 
 @asynccontextmanager
-async def reference_ours(world: NatWorld, release: str) -> AsyncIterator[Call]:
+async def reference_ours(world: NatWorld, progress: Progress, release: str) -> AsyncIterator[Call]:
     """The reference calls ours."""
+    progress.reach("preparing: both join")
     async with world.host("b") as b, world.reference("a", release) as a, trio.open_nursery() as nursery:
         caller, agent = await a.add_agent(), Identity.generate(os.urandom)
         b.register_agent(agent)
         if world.joins("b"):
+            progress.reach("preparing: the callee's record is published")
             await b.publish()
         connections: list[AgentConnection] = []
         paths: list[str] = []
@@ -150,9 +155,11 @@ async def reference_ours(world: NatWorld, release: str) -> AsyncIterator[Call]:
 
 
 @asynccontextmanager
-async def reference_reference(world: NatWorld, release: str) -> AsyncIterator[Call]:
+async def reference_reference(world: NatWorld, progress: Progress, release: str) -> AsyncIterator[Call]:
     """The reference calls its like."""
+    progress.reach("preparing: both join")
     async with world.reference("b", release) as b, world.reference("a", release) as a:
+        progress.reach("preparing: the callee's record is published")
         caller = await a.add_agent()
         with world.listen("b") as service:
             agent = await b.add_agent(service)
@@ -160,7 +167,7 @@ async def reference_reference(world: NatWorld, release: str) -> AsyncIterator[Ca
             yield partial(call_from_reference, a, caller.aid, agent.aid, [], lambda: None)
 
 
-CONTENDERS: Mapping[str, Callable[[NatWorld], AbstractAsyncContextManager[Call]]] = {
+CONTENDERS: Mapping[str, Callable[[NatWorld, Progress], AbstractAsyncContextManager[Call]]] = {
     OURS: ours_ours,
     **{f"ours_to_{release}": partial(ours_reference, release=release) for release in RELEASES},
     **{f"{release}_to_ours": partial(reference_ours, release=release) for release in RELEASES},
@@ -187,7 +194,7 @@ async def _run(attempt: Attempt, directory: Path) -> Outcome:
                 loss=attempt.loss,
                 delay_ms=attempt.delay_ms,
             ) as world,
-            CONTENDERS[attempt.contender](world) as call,
+            CONTENDERS[attempt.contender](world, progress) as call,
         ):
             scope.deadline = progress.reach("begin") + PATIENCE
             world.let_them_meet()
