@@ -95,6 +95,11 @@ class _Server:
     allowed: Callable[[Sequence[str]], bool] = lambda _tokens: True
 
     async def run(self, config: H3Config | None) -> None:
+        try:
+            # What comes in 0-RTT may be a replay, and which requests bear that only their application knows (RFC 8470).
+            await self.quic.wait_ready()
+        except GONE:
+            return
         config = attrs.evolve(config or H3Config(), extended_connect=True)
         async with open_h3_server(self.quic, config) as server, trio.open_nursery() as nursery:
             try:
