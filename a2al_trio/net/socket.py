@@ -32,10 +32,6 @@ from a2al_trio.net.socket_options import (
 __all__ = ["SocketStats", "UdpSocket", "open_udp"]
 
 MAX_READS = 64  # reads of one receive(), so that a flood cannot keep other tasks waiting
-SMALL_READ = 1500
-LONE_READS = 8
-"""Where small datagrams come one by one, so many reads do not look for another: being told of it costs no more."""
-
 MAX_SEGMENTS = 64  # of one segmenting send; older kernels refuse more
 MAX_RUN = 65535 - 48  # what a segmenting send may hold with IPv6 and UDP headers
 CACHE_SIZE = 4096  # addresses and control messages remembered in their other form
@@ -66,7 +62,6 @@ class UdpSocket:
         self._has_control = features.coalesces or features.packet_info or features.ecn
         self._closed = False
         self._saturated = False
-        self._lone_reads = 0
         self._buffer: ReceiveBuffer | None = None
         self._sources: dict[tuple[object, ...], SocketAddress] = {}
         self._destinations: dict[SocketAddress, tuple[str | int, ...] | None] = {}
@@ -126,7 +121,6 @@ class UdpSocket:
         view, used, last_start = buffer.view, buffer.used, buffer.size - MAX_READ
         sources, arrivals, has_control = self._sources, self._arrivals, self._has_control
         self._saturated = True
-        lone = self._lone_reads > 0
         for _ in range(MAX_READS):
             if used > last_start:
                 break
@@ -155,13 +149,6 @@ class UdpSocket:
                     )
                 )
                 used += size
-                if lone and size <= SMALL_READ:
-                    self._saturated = False
-                    break
-        if len(batch) == 1 and len(batch[0].data) <= SMALL_READ:
-            self._lone_reads = self._lone_reads - 1 if lone else LONE_READS
-        else:
-            self._lone_reads = 0
         buffer.used = used
         return batch
 

@@ -49,9 +49,9 @@ class AckTracker:
     def on_received(self, first: int, last: int, *, eliciting: int, ecn: int, now: float) -> None:
         """Note packets `first` to `last`, none of them a duplicate, `eliciting` of them ack-eliciting."""
         self.ecn_counts[ecn] += last - first + 1
-        in_order = first == self.largest + 1
         received = self.received
         received.add(first, last + 1)
+        in_order = first == self.largest + 1
         if not in_order and len(received) > MAX_RANGES:
             self.floor = received.drop_first()[1]
         if last > self.largest:

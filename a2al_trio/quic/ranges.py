@@ -60,12 +60,12 @@ class RangeSet:
         if start >= stop:
             return
         starts, stops = self._starts, self._stops
+        if stops and start == stops[-1]:
+            stops[-1] = stop
+            return
         if not starts or start > stops[-1]:
             starts.append(start)
             stops.append(stop)
-            return
-        if start == stops[-1]:
-            stops[-1] = stop
             return
         # The ranges from low to high (exclusive) overlap or touch the new one and melt into it.
         low = bisect_left(stops, start)

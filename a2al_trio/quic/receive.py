@@ -129,16 +129,19 @@ class Receiver:
         self, packet: bytes, number_at: int, keys: PacketKeys, space: PacketSpace, *, reserved: int, now: float
     ) -> tuple[int, bytes] | None:
         """Unprotect one packet; None if it is not genuine or was seen before."""
-        if len(packet) < number_at + 4 + SAMPLE_SIZE:
+        sample_end = number_at + 4 + SAMPLE_SIZE
+        if len(packet) < sample_end:
             self.undecryptable += 1
             return None
-        mask = keys.masks(packet[number_at + 4 : number_at + 4 + SAMPLE_SIZE])
+        mask = keys.masks(packet[sample_end - SAMPLE_SIZE : sample_end])
         first = packet[0] ^ (mask[0] & (0x0F if packet[0] & 0x80 else 0x1F))
         size = (first & 3) + 1
         truncated = int.from_bytes(packet[number_at : number_at + size], "big") ^ int.from_bytes(
             mask[1 : 1 + size], "big"
         )
-        number = decode_packet_number(truncated, 8 * size, space.acks.largest + 1)
+        number = space.acks.largest + 1
+        if truncated != number & (1 << 8 * size) - 1:
+            number = decode_packet_number(truncated, 8 * size, number)
         header = bytes((first,)) + packet[1:number_at] + truncated.to_bytes(size, "big")
         one_rtt = None if first & 0x80 else self._connection.one_rtt
         if one_rtt is not None and first >> 2 & 1 != one_rtt.phase:

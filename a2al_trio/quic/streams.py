@@ -59,7 +59,7 @@ class StreamTable:
     def __init__(
         self, *, is_client: bool, limits: StreamLimits, flow: ConnectionFlow, observer: StreamObserver
     ) -> None:
-        self._is_client = is_client
+        self._local_bit = 0 if is_client else 1
         self._limits = limits
         self._most_message = min(MAX_MESSAGE, limits.send_buffer)
         self._flow = flow
@@ -115,21 +115,20 @@ class StreamTable:
             if stream.send is not None:
                 stream.send.limit = 0
 
-    def _is_local(self, stream_id: int) -> bool:
-        return stream_id & 1 == (0 if self._is_client else 1)
-
     def _initial_send_limit(self, stream_id: int) -> int:
         if stream_id & 2:
             return self._peer_window_unidirectional
-        return self._peer_window_local_opened if self._is_local(stream_id) else self._peer_window_peer_opened
+        is_local = stream_id & 1 == self._local_bit
+        return self._peer_window_local_opened if is_local else self._peer_window_peer_opened
 
     def _create(self, stream_id: int) -> Stream:
         stream = Stream(stream_id)
-        bidirectional = not stream_id & 2
-        if bidirectional or self._is_local(stream_id):
+        is_local = stream_id & 1 == self._local_bit
+        if is_local or not stream_id & 2:
             stream.send = SendHalf(self, stream_id, self._initial_send_limit(stream_id), encode_varint(stream_id))
-        if bidirectional or stream.send is None:
-            stream.receive = ReceiveHalf(self._limits.window, self._limits.max_window)
+        if not is_local or not stream_id & 2:
+            limits = self._limits
+            stream.receive = ReceiveHalf(limits.window, limits.max_window)
         self._streams[stream_id] = stream
         return stream
 
@@ -143,7 +142,7 @@ class StreamTable:
                 self.blocked_pending[kind] = True
             return None
         self._local_next[kind] = number + 1
-        stream_id = number << 2 | kind << 1 | (0 if self._is_client else 1)
+        stream_id = number << 2 | kind << 1 | self._local_bit
         self._create(stream_id)
         return stream_id
 
@@ -169,7 +168,7 @@ class StreamTable:
         """
         stream = self._streams.get(stream_id)
         kind, number = stream_id >> 1 & 1, stream_id >> 2
-        if self._is_local(stream_id):
+        if stream_id & 1 == self._local_bit:
             if number >= self._local_next[kind]:
                 raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream was never opened")
             if kind and receiving:
@@ -582,7 +581,7 @@ class StreamTable:
                 self.deactivate(send)
             if self.blocked:
                 self.blocked.pop(stream.stream_id, None)
-        if not self._is_local(stream.stream_id):
+        if stream.stream_id & 1 != self._local_bit:
             kind = stream.stream_id >> 1 & 1
             self._peer_open[kind] -= 1
             allowance = self._peer_allowance[kind]

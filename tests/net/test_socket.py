@@ -219,19 +219,3 @@ def test_a_port_in_use_names_the_fix(host: str) -> None:
 def test_a_foreign_address_names_the_fix() -> None:
     with pytest.raises(ConfigurationError, match="this machine has no address"):
         UdpSocket.bind(SocketAddress("192.0.2.1", 0))
-
-
-async def test_nothing_is_left_behind_when_datagrams_stop_coming_one_by_one() -> None:
-    """After lone datagrams the socket does not look for another one at each read; all arrive all the same."""
-    async with open_udp(LOOPBACK[0]) as near, open_udp(LOOPBACK[0]) as far:
-        for number in range(20):
-            near.send_nowait(Transmit(bytes((number,)), 1, far.local_address))
-            (received,) = await far.receive()
-            assert bytes(received.data) == bytes((number,))
-        for number in range(30):
-            near.send_nowait(Transmit(bytes((number,)) * (number + 1), 100, far.local_address))
-        arrived: list[bytes] = []
-        with trio.fail_after(5):
-            while len(arrived) < 30:
-                arrived += [bytes(datagram) for batch in await far.receive() for datagram in batch.datagrams()]
-        assert arrived == [bytes((number,)) * (number + 1) for number in range(30)]

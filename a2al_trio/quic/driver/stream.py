@@ -194,7 +194,9 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         if accepted < size:
             await self._send_rest(memoryview(data)[accepted:], end=end)
             return
-        self._finished = end
+        if end:
+            self._finished = True
+            return
         self._run_on += size + SEND_COST
         if self._run_on >= RUN_ON_LIMIT:
             self._run_on = 0
@@ -307,14 +309,15 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         """Take up to `limit` bytes once there are some; cancelled, it has taken nothing."""
         if self._receiving_wakeup is NOBODY:
             self._receiving_wakeup = Wakeup()
+        connection = self._connection
+        endpoint = connection._endpoint
         self._receiving = True
         try:
-            connection = self._connection
-            connection._endpoint._had_word()
+            endpoint._had_word()
             while True:
                 if connection.close_reason is None:
                     await self._receiving_wakeup.wait()
-                    connection._endpoint._flush_soon()
+                    endpoint._flush_soon()
                 self._require_open_for_receiving()
                 data = self._take(limit)
                 if data is not None:
