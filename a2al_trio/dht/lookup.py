@@ -65,7 +65,7 @@ class Lookup:
         self.target = target
         self.requests = 0
         self.budget = config.lookup_budget
-        self.alpha = config.alpha
+        self._alpha = config.alpha
         self._width = config.bucket_size if width is None else width
         self._own = own
         self._config = config
@@ -117,7 +117,7 @@ class Lookup:
 
     def next_to_ask(self) -> list[Contact]:
         """Contacts to ask now; they count as asked."""
-        room = min(self.alpha - self._active, self.budget - self.requests)
+        room = min(self._alpha - self._active, self.budget - self.requests)
         chosen: list[Contact] = []
         if room <= 0:
             return chosen
@@ -130,6 +130,10 @@ class Lookup:
                 if len(chosen) == room:
                     break
         return chosen
+
+    def hurry(self, width: int) -> None:
+        """Only the `width` nearest are of interest from now on, and all of them are asked at once."""
+        self._width = self._alpha = min(self._width, width)
 
     def depth_of(self, key: int) -> int:
         """How many answers away the node was found, 0 if it is no candidate."""

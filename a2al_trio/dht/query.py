@@ -25,6 +25,8 @@ __all__ = ["Query", "QueryMode", "QueryParts", "QueryResult"]
 AGGREGATE_BUDGET = 2
 """An aggregate search may use this many times the ordinary number of requests."""
 FRUITLESS_ANSWERS = 2
+MORE_THAN_REPLICAS = 4
+"""So many nodes beyond the number of replicas are heard after a find: any of them may have come since it was stored."""
 
 
 class QueryMode(enum.Enum):
@@ -250,7 +252,8 @@ class Query:
             self._holders[contact.key] = contact
         if self._mode is QueryMode.NEWEST and self._collection and self._window is None:
             config = self._parts.env.config
-            self._lookup.alpha = config.bucket_size  # all who may have a newer one are asked at once
+            if not self._fixed:
+                self._lookup.hurry(config.replicas + MORE_THAN_REPLICAS)
             self._listen_until = now + max(config.collect_limit, 2 * self._slowest)
             self._window = self._parts.timers.at(now + config.collect_window, self._window_over)
         if self._mode is QueryMode.ALL and body.all_records and len(body.nodes or ()) <= 1:
