@@ -197,11 +197,13 @@ class RecordStore:
     def _check_quota(self, record: SignedRecord, key: bytes, source: bytes, now: int) -> None:
         """Refuse what would exceed the share of its network or publisher."""
         size = _size(record)
-        in_share = size + sum(_size(held.record) for held in self._by_publisher.get(record.address, ()))
+        published = self._by_publisher.get(record.address)
+        in_share = size + sum(_size(held.record) for held in published) if published else size
         in_network = self._source_bytes.get(source, 0) + size if source else 0
         if in_share <= self._limits.per_publisher_bytes and in_network <= self._limits.per_source_bytes:
             return
-        self._drop_expired(key, now)
+        if key in self._keys:
+            self._drop_expired(key, now)
         former = self._former(record, key)
         if former is not None:
             if not is_newer(record, former.record):
