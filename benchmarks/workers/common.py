@@ -59,6 +59,8 @@ class Job:
     concurrency: int
     datagram: int
     """UDP payload size in bytes; 0 is as shipped."""
+    idle: int
+    """Seconds that connections lie idle at the end, where the task has that."""
 
 
 def parse_job() -> Job:
@@ -73,7 +75,8 @@ def parse_job() -> Job:
     for name, default in (("port", 0), ("server-pid", 0), ("size", 0), ("streams", 1), ("count", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--concurrency", type=int, default=1)
-    parser.add_argument("--datagram", type=int, default=0)
+    for name in ("datagram", "idle"):
+        parser.add_argument(f"--{name}", type=int, default=0)
     arguments = vars(parser.parse_args())
     core = arguments.pop("core")
     if core is not None and hasattr(os, "sched_setaffinity"):

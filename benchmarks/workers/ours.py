@@ -36,7 +36,7 @@ from benchmarks.workers.common import (
 
 __all__ = ["main"]
 
-SETTLE_SECONDS, IDLE_SECONDS = 3.0, 5.0
+SETTLE_SECONDS = 3.0
 LOOPBACK = SocketAddress("127.0.0.1", 0)
 
 
@@ -180,9 +180,11 @@ async def run_connections(client: Client) -> dict[str, float]:
         for connection in connections:
             nursery.start_soon(request_many, connection)
     figures = cost.stop()
+    if not job.idle:
+        return figures
     await trio.sleep(SETTLE_SECONDS)
     idle = Cost(job)
-    await trio.sleep(IDLE_SECONDS)
+    await trio.sleep(job.idle)
     return {**figures, **{f"idle_{name}": value for name, value in idle.stop().items()}}
 
 
