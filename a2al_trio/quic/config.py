@@ -51,6 +51,13 @@ class QuicConfig:
     keep_alive: float | None = None
     """Interval of PINGs on an otherwise silent connection; None sends none."""
 
+    silence_limit: float | None = None
+    """How long a peer may leave something unanswered, without a word, before it counts as gone; None: `idle_timeout`.
+
+    Meanwhile it is asked eight times, so that shorter outages are survived. Together with `keep_alive` this also ends
+    connections on which nobody sends anything.
+    """
+
     connection_window: int = 1 * MIB
     """Flow control credit per connection at its start (initial_max_data)."""
 
@@ -144,3 +151,5 @@ class QuicConfig:
             raise ConfigurationError("QuicConfig.max_ack_delay must be in 0..16 seconds")
         if self.keep_alive is not None and self.keep_alive <= 0:
             raise ConfigurationError("QuicConfig.keep_alive must be positive, or None to send no PINGs")
+        if self.silence_limit is not None and not self.silence_limit >= 1:
+            raise ConfigurationError("QuicConfig.silence_limit must be at least 1 second, or None for no such limit")

@@ -70,6 +70,12 @@ class Ending:
         self._finish(CloseCause.IDLE, 0, "the handshake was not completed in time" if handshake else "", now)
         self._connection.forget_now()
 
+    def on_unanswered(self, now: float) -> None:
+        """The peer has answered nothing for `silence_limit`; it is told, for perhaps it still hears us."""
+        limit = self._connection.config.silence_limit
+        text = f"the peer has not answered for {limit:g} s"
+        self.close(TransportErrorCode.NO_ERROR, text, by=CloseCause.PATH, is_application=False, now=now)
+
     def on_no_version(self, text: str, now: float) -> None:
         """Version negotiation failed: there is nobody to tell (RFC 9000 §6.2)."""
         self._draining = True

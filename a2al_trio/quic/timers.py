@@ -1,5 +1,8 @@
 """When a connection must be looked at again (RFC 9000 §10.1, §10.2; RFC 9002 §6.2).
 
+Beyond the RFCs, a peer that answers nothing for `QuicConfig.silence_limit` counts as gone: servers that have moved are
+out of reach for their clients (RFC 9000 §9), and the idle timeout is much longer than people wait.
+
 Nothing is set or cancelled per packet: deadlines follow from a few instants and are worked out when asked for.
 """
 
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Timers"]
 
 NEVER = float("inf")
+QUESTIONS = 8
+"""How often a silent peer is asked before it counts as gone. Probe timeouts alone grow too far apart for that: a path
+that is back must be noticed in time."""
 
 
 class Timers:
@@ -24,6 +30,10 @@ class Timers:
         self._active_at = now
         self._sent_since_receive = False
         self._keep_alive_at = NEVER
+        self._heard_at = now
+        self._asked_at = now
+        self._unanswered = 0
+        """How many questions went unanswered since the peer was heard last."""
         self.handshake_deadline = now + config.handshake_timeout if config.handshake_timeout else NEVER
         self.idle_timeout = config.handshake_idle_timeout or NEVER
         self.end_at = NEVER
@@ -51,8 +61,9 @@ class Timers:
 
     def on_received(self, now: float) -> None:
         """A genuine packet arrived."""
-        self._active_at = now
+        self._active_at = self._heard_at = now
         self._sent_since_receive = False
+        self._unanswered = 0
         self._rearm_keep_alive()
 
     def on_sent(self, now: float) -> None:
@@ -61,6 +72,26 @@ class Timers:
             self._sent_since_receive = True
             self._active_at = now
             self._rearm_keep_alive()
+
+    @property
+    def _question_deadline(self) -> float:
+        """When the peer has been silent long enough to be asked, or asked again, or given up."""
+        connection = self._connection
+        limit, sent = connection.config.silence_limit, connection.application.sent
+        if limit is None or not sent or not connection.ready:
+            return NEVER
+        # Counting questions, each a while after the last one, is fair to the peer if it is we who were suspended.
+        return max(self._heard_at, self._asked_at, sent[0].sent_at) + max(limit / QUESTIONS, connection.probe_interval)
+
+    def _on_question_due(self, now: float) -> None:
+        """Ask once more, or give up."""
+        connection = self._connection
+        self._unanswered += 1
+        self._asked_at = now
+        if self._unanswered < QUESTIONS:
+            connection.application.probes = max(connection.application.probes, 1)
+        else:
+            connection.ending.on_unanswered(now)
 
     def start_end(self, now: float) -> None:
         """The connection is closed; it lingers for three probe timeouts (RFC 9000 §10.2)."""
@@ -84,6 +115,8 @@ class Timers:
                         deadline = space.acks.due_at
             if connection.one_rtt is not None and connection.application.acks.due_at < deadline:
                 deadline = connection.application.acks.due_at
+        if connection.config.silence_limit is not None:
+            deadline = min(deadline, self._question_deadline)
         if paths.others or current.challenge is not None:
             deadline = min(deadline, paths.next_challenge_deadline)
         loss_or_probe = recovery.next_timeout(current)
@@ -103,6 +136,10 @@ class Timers:
         if now >= self.handshake_deadline or now >= self.idle_deadline:
             connection.ending.on_silence(handshake=not connection.ready, now=now)
             return
+        if now >= self._question_deadline:
+            self._on_question_due(now)
+            if connection.closed:
+                return
         if now >= self._keep_alive_at:
             connection.ping_pending = True
             self._keep_alive_at = now + (connection.config.keep_alive or NEVER)
