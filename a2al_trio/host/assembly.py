@@ -112,7 +112,9 @@ async def open_host_over(
     tls = AgentTls(agents, unix_time=clock, tolerance=config.clock_tolerance, keylog=key_log(config))
     quic_config = traced_quic(config)
     surroundings = Surroundings(config, mux, network, identity=identity, entropy=entropy)
-    place = MeetingPlace(ice=ice_config(config), quic=quic_config, server=tls.accepting(), network=network)
+    # ICE watches its paths by itself and may know another when one falls silent (RFC 7675).
+    over_ice = attrs.evolve(quic_config, silence_limit=None)
+    place = MeetingPlace(ice=ice_config(config), quic=over_ice, server=tls.accepting(), network=network)
     seeds = await seed_addresses(config.bootstrap)
     mail = MailEvents()
     async with (
@@ -164,6 +166,7 @@ class _Builder:
         publisher = self._publisher()
         surroundings.on_change.append(publisher.reconsider)
         surroundings.on_network_change += [
+            lambda: self.quic.network_changed(surroundings.gone_hosts),
             hubs.signaling.network_changed,
             self.place.network_changed,
             meetings.punches.network_changed,

@@ -99,6 +99,8 @@ class Surroundings:
         """Called when what we publish may have changed."""
         self.on_network_change: list[Callable[[], None]] = []
         """Called when the machine is on another network and that has settled."""
+        self.gone_hosts: frozenset[str] = frozenset()
+        """The addresses of our own that the last such change took away."""
         self.connected_hosts: Callable[[], Iterable[str]] = tuple
         """To whom QUIC talks, on the same socket as the DHT in the shared layout."""
         self.has_hub: Callable[[], bool] = bool
@@ -121,6 +123,7 @@ class Surroundings:
             fallback_host=config.fallback_host,
         )
         self._look_at_interfaces()
+        self._hosts = self.sense.local_hosts
 
     def _mapped(self) -> Sequence[SocketAddress]:
         return [mapper.mapped for mapper in self._mappers if mapper.mapped is not None]
@@ -432,6 +435,7 @@ class Surroundings:
             logger.info("the network has changed")
             self.invalidate_network_caches()
             self._look_at_interfaces()
+            self.gone_hosts, self._hosts = self._hosts - self.sense.local_hosts, self.sense.local_hosts
             for tell in self.on_network_change:
                 tell()
             self._attached.network_changed()

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from a2al_trio.host import Host, HostConfig, open_host_over
+from a2al_trio.host.config import parse_endpoint
 from a2al_trio.identity import Identity
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import DatagramSocket
@@ -60,9 +61,13 @@ class SimNetwork:
 async def open_sim_host(
     machine: SimHost, who: Identity, *, seeds: tuple[Host, ...] = (), config: HostConfig | None = None
 ) -> AsyncIterator[Host]:
-    """Run a host on a simulated machine and join it to the network of `seeds`."""
+    """Run a host on a simulated machine and join it to the network of `seeds`.
+
+    With `HostConfig.listen` set to ":4121" it is bound to all addresses, so that it survives `machine.move()`.
+    """
     settings = attrs.evolve(config or HostConfig(), bootstrap=tuple(str(seed.dht_address) for seed in seeds))
-    socket = machine.bind(PORT, host=machine.addresses[0])
+    bind = parse_endpoint(settings.listen, setting="listen") or SocketAddress(machine.addresses[0], PORT)
+    socket = machine.bind(bind.port, host="" if bind.host == "::" else bind.host)
     entropy = random.Random(who.public_key).randbytes
     async with (
         open_mux_over(socket) as mux,

@@ -160,6 +160,8 @@ class SimSocket:
 
     def _source(self, transmit: Transmit) -> SocketAddress | None:
         ipv6 = transmit.destination.is_ipv6
+        if transmit.source_host and transmit.source_host not in (*self._node.hosts, *LOOPBACK):
+            return None  # systems refuse to send from an address that is not theirs
         wanted = transmit.source_host or self._local_address.host
         for host in (wanted, *self._node.hosts):
             if host in ("0.0.0.0", "::") or (":" in host) != ipv6:

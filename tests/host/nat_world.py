@@ -48,6 +48,8 @@ class World:
     relay_only: bool = False
     link: Link | None = None
     """The cables of hosts to come."""
+    listen: str = ""
+    """Where they listen; empty is their first address."""
 
     async def restart_hub(self, *, after: float = 0.0) -> None:
         """The hub forgets everything and everybody; it is away for `after` seconds."""
@@ -76,14 +78,20 @@ class World:
         machine = self.net.host(name, behind=behind, link=self.link)
         servers = (TurnServer(f"turn:{INFRA}:3478", StaticCredentials(USER, PASSWORD)),) if self.turn else ()
         config = HostConfig(
-            turn_servers=servers, stun_servers=self.stun, min_observed_peers=1, relay_only=self.relay_only
+            listen=self.listen,
+            turn_servers=servers,
+            stun_servers=self.stun,
+            min_observed_peers=1,
+            relay_only=self.relay_only,
         )
         async with open_sim_host(machine, who, seeds=(self.seed,), config=config) as host:
             yield host
 
 
 @asynccontextmanager
-async def open_world(*, turn: bool = False, seed: int = 1, link: Link | None = None) -> AsyncIterator[World]:
+async def open_world(
+    *, turn: bool = False, seed: int = 1, link: Link | None = None, listen: str = ""
+) -> AsyncIterator[World]:
     """`link` is the cable of each host but the public machine, whose latency is 10 ms."""
     async with (
         open_simnet(seed=seed, link=Link(latency=0.01)) as net,
@@ -93,7 +101,7 @@ async def open_world(*, turn: bool = False, seed: int = 1, link: Link | None = N
         relay = SimTurnServer(infra.bind(3478), partial(infra.bind, 0), INFRA, nursery)
         nursery.start_soon(relay.run)
         async with open_sim_host(infra, SEED) as seed_host:
-            world = World(net, infra, seed_host, Hub(), nursery, trio.CancelScope(), turn, link=link)
+            world = World(net, infra, seed_host, Hub(), nursery, trio.CancelScope(), turn, link=link, listen=listen)
             world.open_hub()
             yield world
         nursery.cancel_scope.cancel()
@@ -122,10 +130,11 @@ async def open_pair(
     serve: bool = True,
     seed: int = 1,
     link: Link | None = None,
+    listen: str = "",
 ) -> AsyncIterator[tuple[World, Host, Host]]:
     """Alice, who is published and with `serve` echoes, and Bob, who is not and does not."""
     async with (
-        open_world(turn=turn, seed=seed, link=link) as world,
+        open_world(turn=turn, seed=seed, link=link, listen=listen) as world,
         world.host(ALICE, alice, name="alice") as callee,
         world.host(BOB, bob, name="bob") as caller,
         trio.open_nursery() as nursery,

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from a2al_trio.dht import PeerUnreachable
-from a2al_trio.errors import ConnectionLost
+from a2al_trio.errors import CloseCause, ConnectionLost
 from a2al_trio.host import Host
 from a2al_trio.testing import Link, Nat, Packet
 from a2al_trio.testing.nat import NatTable
@@ -96,15 +96,67 @@ async def test_a_direct_connection_outlives_a_restart_of_the_callers_nat(autojum
         assert accepted.peer_address != before
 
 
-async def test_a_callee_that_vanishes_is_named(autojump_clock: Clock) -> None:
-    """A client follows no server to another address (RFC 9000 §9), so here it is told that nobody is there."""
-    async with open_pair(None) as (world, _alice, bob), bob.connect(ALICE.address) as connection:
+@pytest.mark.parametrize("waiting", [False, True], ids=["asked", "waited for"])
+async def test_a_callee_that_moves_is_named_and_found_again(autojump_clock: Clock, waiting: bool) -> None:
+    """A client follows no server to another address (RFC 9000 §9), so both sides are told that nobody is there."""
+    async with (
+        open_pair(None, listen=":4121") as (world, alice, bob),
+        bob.connect(ALICE.address) as connection,
+    ):
         assert await ask(connection, b"hello") == b"hello"
+        await trio.sleep(100)
+        (accepted,) = [each for each in alice.connections if each.remote == BOB.address]
         world.net.hosts["alice"].move()
         began = trio.current_time()
-        with pytest.raises(ConnectionLost, match="idle timeout"):
-            await ask(connection, b"still there?")
-        assert trio.current_time() - began < 95
+        alice._surroundings.network_changed()
+        reason = await accepted.wait_closed()
+        assert (reason.by, trio.current_time() - began < 1) == (CloseCause.PATH, True)
+        assert reason.reason.startswith("this host has no longer the address")
+        with pytest.raises(ConnectionLost, match="the peer has not answered for 20 s") as lost:
+            if waiting:
+                await connection.accept_stream()
+            else:
+                await ask(connection, b"still there?")
+        assert lost.value.by is CloseCause.PATH
+        print(f"named after {trio.current_time() - began:.1f} s")
+        assert trio.current_time() - began < (36 if waiting else 21)
+        async with bob.connect(ALICE.address) as again:
+            assert again.path == f"direct {world.net.hosts['alice'].addresses[0]}:4121"
+            assert await ask(again, b"there you are") == b"there you are"
+
+
+async def test_a_direct_connection_follows_the_caller_to_another_network(autojump_clock: Clock) -> None:
+    async with (
+        open_pair(None, None, listen=":4121") as (world, alice, bob),
+        bob.connect(ALICE.address) as connection,
+    ):
+        assert connection.path.startswith("direct")
+        assert await ask(connection, b"before") == b"before"
+        world.net.hosts["bob"].move()
+        began = trio.current_time()
+        bob._surroundings.network_changed()
+        assert await ask(connection, b"after") == b"after"
+        assert trio.current_time() - began < 1
+        (accepted,) = [each for each in alice.connections if each.remote == BOB.address]
+        assert accepted.peer_address.host == world.net.hosts["bob"].addresses[0]
+        await trio.sleep(100)
+        assert await ask(connection, b"and later") == b"and later"
+
+
+@pytest.mark.parametrize("idle", [0.0, 14.9])
+async def test_outages_of_15_s_are_survived(autojump_clock: Clock, idle: float) -> None:
+    """Whether they begin with a question or with the PING of a silent connection."""
+    async with open_pair(None) as (world, _alice, bob), bob.connect(ALICE.address) as connection:
+        assert await ask(connection, b"hello") == b"hello"
+        await trio.sleep(idle)
+        link = world.net.hosts["alice"].link
+        world.net.hosts["alice"].link = Link.broken()
+        async with trio.open_nursery() as nursery:
+            if not idle:
+                nursery.start_soon(ask, connection, b"still there?")
+            await trio.sleep(15)
+            world.net.hosts["alice"].link = link
+        assert await ask(connection, b"back again") == b"back again"
 
 
 async def until_punched(one: Host, other: Host, *, within: float) -> None:

@@ -10,7 +10,7 @@ import trio
 
 from a2al_trio.errors import ConnectError, NoRoute
 from a2al_trio.host import AgentConnection, Host
-from a2al_trio.host.pool import DIAL_LIMIT, FIRST_PAUSE, LONGEST_PAUSE, BackingOff, ConnectionPool
+from a2al_trio.host.pool import FIRST_PAUSE, LONGEST_PAUSE, BackingOff, ConnectionPool
 from a2al_trio.identity import Address
 from a2al_trio.testing import Link, SimNet, open_simnet
 from tests.host.world import identity, open_sim_host
@@ -211,15 +211,38 @@ async def test_d13_both_failing_are_both_named(autojump_clock: trio.testing.Mock
         await trio.sleep(10)
         net.hosts["old"].link = Link.broken()
         asked = trio.current_time()
-        with pytest.raises(ConnectError, match=f"within {DIAL_LIMIT:.0f} s"):
+        with pytest.raises(ConnectError, match=r"at hand: .* not answered for 20 s; a new connection: "):
             await pool.get(ALICE.address)
-        assert trio.current_time() - asked == pytest.approx(DIAL_LIMIT)
+        assert trio.current_time() - asked == pytest.approx(20, abs=0.1)
+        assert first.close_reason is not None
         with pytest.raises(BackingOff):
             await pool.get(ALICE.address)
-        await trio.sleep(FIRST_PAUSE)
+
+
+async def test_d13_a_dial_takes_no_longer_than_its_limit(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("a2al_trio.host.pool.DIAL_LIMIT", 15.0)
+    async with one_agent_on_two_machines() as (net, _, pool, _):
+        await pool.get(ALICE.address)
+        await trio.sleep(10)
+        net.hosts["old"].link = Link.broken()
+        asked = trio.current_time()
+        with pytest.raises(ConnectError, match="within 15 s"):
+            await pool.get(ALICE.address)
+        assert trio.current_time() - asked == pytest.approx(15)
+        with pytest.raises(BackingOff):
+            await pool.get(ALICE.address)
+
+
+async def test_d13_a_connection_dropped_while_it_is_asked_is_named(autojump_clock: trio.testing.MockClock) -> None:
+    async with one_agent_on_two_machines() as (net, _, pool, _):
+        first = await pool.get(ALICE.address)
+        await trio.sleep(10)
+        net.hosts["old"].link = Link.broken()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drop_soon, pool, first)
-            with pytest.raises(ConnectError, match=r"(?s)the connection at hand: .*a new connection: "):
+            with pytest.raises(ConnectError, match=r"(?s)the connection at hand: .*closed here.*a new connection: "):
                 await pool.get(ALICE.address)
 
 

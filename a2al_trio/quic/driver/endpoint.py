@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, closing
 from typing import Self, assert_never
 
@@ -179,6 +179,21 @@ class QuicEndpoint:
             self._require_open()
             await self._accepting.park()
         return self._accepted.popleft()
+
+    def network_changed(self, gone: Collection[str] = ()) -> None:
+        """Our addresses have changed, and those in `gone` are not ours any more.
+
+        Connections we made move, see `QuicConnection.migrate`. Those that were accepted at one of `gone` end with
+        `CloseCause.PATH`, for clients do not follow a server to another address (RFC 9000 §9).
+        """
+        for core in list(self._core.connections):
+            connection = core.user_data
+            if not isinstance(connection, QuicConnection) or connection.close_reason is not None:
+                continue
+            if core.is_client:
+                connection.migrate()
+            elif core.local_host in gone:
+                connection.lose(f"this host has no longer the address {core.local_host} that the peer knows")
 
     def __aiter__(self) -> Self:
         return self
