@@ -16,12 +16,13 @@ Needs pylsqpack (`pip install 'a2al-trio[h3]'`). The protocol itself is the pure
 
 from __future__ import annotations
 
+from a2al_trio.h3.client import H3Client, open_h3_client
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.core import H3Core
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.exchange import ClientExchange, ServerExchange
 from a2al_trio.h3.fields import RequestHead, ResponseHead
-from a2al_trio.h3.session import H3Client, H3Server, open_h3_client, open_h3_server
+from a2al_trio.h3.server import H3Server, open_h3_server
 
 __all__ = [
     "ClientExchange",

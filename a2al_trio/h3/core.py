@@ -55,7 +55,7 @@ class H3Core:
 
     def __init__(self, *, is_client: bool, config: H3Config | None = None) -> None:
         self.config = config or H3Config()
-        self._is_client = is_client
+        self.is_client = is_client
         self._qpack = Qpack(self.config)
         self._memo = HeadMemo(is_client=is_client, limit=self.config.field_section_size)
         settings: dict[int, int] = {
@@ -162,7 +162,7 @@ class H3Core:
         """
         message = self._messages.get(stream_id)
         if message is None:
-            message = MessageReceiver(stream_id, self._qpack, self._memo, self.config, is_client=self._is_client)
+            message = MessageReceiver(stream_id, self._qpack, self._memo, self.config, is_client=self.is_client)
             self._messages[stream_id] = message
         no_content = stream_id in self._heads_asked
         resumed = []
@@ -230,7 +230,7 @@ class H3Core:
             return None
         kind = StreamType(number)
         if kind is StreamType.PUSH:
-            code = ErrorCode.ID_ERROR if self._is_client else ErrorCode.STREAM_CREATION_ERROR
+            code = ErrorCode.ID_ERROR if self.is_client else ErrorCode.STREAM_CREATION_ERROR
             raise H3Error(code, "a push stream, which nobody allowed")
         if kind in self._critical:
             raise H3Error(ErrorCode.STREAM_CREATION_ERROR, f"a second {kind.name.lower()} stream")
@@ -276,14 +276,14 @@ class H3Core:
         )
 
     def _take_goaway(self, identifier: int) -> None:
-        if self._is_client and identifier % 4:
+        if self.is_client and identifier % 4:
             raise H3Error(ErrorCode.ID_ERROR, "GOAWAY names no request stream")
         if self.peer_goaway is not None and identifier > self.peer_goaway:
             raise H3Error(ErrorCode.ID_ERROR, "GOAWAY takes back what was refused")
         self.peer_goaway = identifier
 
     def _take_max_push_id(self, identifier: int) -> None:
-        if self._is_client:
+        if self.is_client:
             raise H3Error(ErrorCode.FRAME_UNEXPECTED, "MAX_PUSH_ID is a client's word")
         if identifier < self._peer_max_push_id:
             raise H3Error(ErrorCode.ID_ERROR, "MAX_PUSH_ID goes down")

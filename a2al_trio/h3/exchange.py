@@ -21,6 +21,7 @@ from a2al_trio.h3.frames import FrameType, frame_header
 from a2al_trio.quic import QuicStream
 
 if TYPE_CHECKING:
+    from a2al_trio.h3.head_timer import HeadTimer
     from a2al_trio.h3.session import H3Session
 
 __all__ = ["ClientExchange", "ServerExchange"]
@@ -42,7 +43,6 @@ class _Exchange:
         ConnectionLost, trio.ClosedResourceError: the connection ended, or was closed here.
     """
 
-    _abandon_code = ErrorCode.REQUEST_CANCELLED
     _leave_code = ErrorCode.REQUEST_CANCELLED
 
     def __init__(self, session: H3Session, stream: QuicStream) -> None:
@@ -54,6 +54,7 @@ class _Exchange:
         self._head_received = False
         self._received_all = False
         self._over = False
+        self._reason: Exception | None = None
         self.trailers: tuple[Field, ...] = ()
         """The fields behind the content, once it has been received to its end."""
 
@@ -77,13 +78,13 @@ class _Exchange:
 
         A block that ends in an exception resets the stream instead.
         """
-        self._end(failed=error_type is not None)
+        self._end(error)
         await self._stream.aclose()
 
-    def _end(self, *, failed: bool) -> None:
+    def _end(self, error: BaseException | None) -> None:
         """Leave the exchange, up to the end of the stream itself."""
-        if failed or not self._head_sent:
-            self.reset(self._abandon_code)
+        if error is not None or not self._head_sent:
+            self.reset(self._abandon_code(error))
         else:
             self._stop_receiving(self._leave_code)
 
@@ -99,6 +100,15 @@ class _Exchange:
             self._stream.reset(code)
         self._stop_receiving(code)
 
+    def _abandon_code(self, error: BaseException | None) -> ErrorCode:
+        """What the peer is told when the exchange is left before its end, because of an error or for no reason."""
+        return ErrorCode.REQUEST_CANCELLED
+
+    def give_up(self, reason: Exception, code: int) -> None:
+        """Reset the exchange; whoever uses it is told the reason."""
+        self._reason = reason
+        self.reset(code)
+
     async def abandon(self, code: int = ErrorCode.REQUEST_CANCELLED) -> None:
         """Give the exchange up and leave it; done at once even when cancelled."""
         self.reset(code)
@@ -113,6 +123,7 @@ class _Exchange:
                 self._session.core.forget(self.stream_id)
             else:
                 self._session.core.abandon(self.stream_id)
+                self._session.unblock(self.stream_id)
                 self._session.flush()
 
     # --- sending -------------------------------------------------------------------------------------------------
@@ -156,7 +167,7 @@ class _Exchange:
 
     async def _send(self, data: Buffer, *, end: bool) -> None:
         if self._sent_all:
-            raise LocalProtocolError("this message was completed or given up already")
+            raise self._reason or LocalProtocolError("this message was completed or given up already")
         try:
             if len(data):
                 self._sent_all = end
@@ -216,7 +227,7 @@ class _Exchange:
         if self._events:
             await trio.lowlevel.checkpoint_if_cancelled()
         if self._over:
-            raise trio.ClosedResourceError("this exchange was given up here")
+            raise self._reason or trio.ClosedResourceError("this exchange was given up here")
         core, stream_id = self._session.core, self.stream_id
         try:
             while not self._events:
@@ -227,7 +238,7 @@ class _Exchange:
                     data = await self._stream.receive_some()
                     end = self._stream.at_end
                 if self._over:
-                    raise trio.ClosedResourceError("this exchange was given up here")
+                    raise self._reason or trio.ClosedResourceError("this exchange was given up here")
                 self._events.extend(core.receive_request(stream_id, data, end=end))
                 self._session.flush()
         except ENDS as error:
@@ -240,13 +251,15 @@ class _Exchange:
 
     def _settle(self, error: Exception) -> None:
         """Do to the peer what an error asks for, and tell the caller the reason rather than the consequence."""
+        if self._reason is not None:
+            raise self._reason from None
         if isinstance(error, H3Error):
             if error.stream_id is None:
                 self._session.fail(error)
             else:
                 self.reset(error.code)
         elif isinstance(error, StreamReset):
-            self._stop_receiving(self._abandon_code)
+            self._stop_receiving(self._abandon_code(error))
         elif isinstance(error, (trio.ClosedResourceError, ConnectionLost)) and self._session.failure is not None:
             raise self._session.failure from None
 
@@ -266,18 +279,36 @@ class ClientExchange(_Exchange):
 
     async def _begin(self, fields: list[Field], content: bytes, *, end: bool) -> None:
         self._head_sent = True
+        self._session.requests[self.stream_id] = self
         await self._send_fields(fields, content, end=end)
+
+    def _stop_receiving(self, code: int) -> None:
+        super()._stop_receiving(code)
+        self._session.leave(self.stream_id)
 
 
 class ServerExchange(_Exchange):
     """A request made of us; leave it with `async with`."""
 
-    _abandon_code = ErrorCode.INTERNAL_ERROR
     _leave_code = ErrorCode.NO_ERROR  # the answer is whole, the rest of the request is not needed
 
+    def __init__(self, session: H3Session, stream: QuicStream, timer: HeadTimer) -> None:
+        super().__init__(session, stream)
+        self._timer = timer
+
     async def receive_head(self) -> RequestHead:
-        """Wait for the head of the request."""
-        return cast(RequestHead, await self._receive_head())
+        """Wait for the head of the request; raises H3Error if it does not come within 75 seconds."""
+        self._timer.begin(self)
+        try:
+            return cast(RequestHead, await self._receive_head())
+        finally:
+            self._timer.end(self)
+
+    def _abandon_code(self, error: BaseException | None) -> ErrorCode:
+        if not isinstance(error, trio.Cancelled):
+            return ErrorCode.INTERNAL_ERROR
+        # A client may repeat what nothing was done for (RFC 9114 §4.1.1).
+        return ErrorCode.REQUEST_CANCELLED if self._head_received else ErrorCode.REQUEST_REJECTED
 
     def when_given_up(self, tell: Callable[[], object]) -> None:
         """Have `tell` called, once, when the client wants no answer any more or the connection ends.

@@ -54,6 +54,8 @@ async def serve_h3_asgi(
     The callers of an endpoint need not be agents: scopes hold no "a2al.peer", and a header that claims to say so is
     dropped. Reports the local address when started with `nursery.start`.
 
+    Cancelling cuts off what is under way, and tells callers which requests were not processed (RFC 9114 §5.2).
+
     Raises ApplicationFailed if the application says that it cannot start. Its errors in a request are logged, and
     answered with status 500.
     """
@@ -107,6 +109,8 @@ class _Server:
                     nursery.start_soon(self._serve_exchange, exchange)
             except GONE as error:
                 logger.debug("an HTTP/3 connection of %s ended: %s", self.quic.peer_address, error)
+            finally:
+                server.go_away()  # applications that are being cancelled may take their time
             nursery.cancel_scope.cancel()
 
     async def _serve_exchange(self, exchange: ServerExchange) -> None:

@@ -16,12 +16,12 @@ from a2al_trio.errors import (
     StreamReset,
     StreamStopped,
 )
-from a2al_trio.h3 import ClientExchange, H3Client, H3Error, RequestHead, open_h3_client
+from a2al_trio.h3 import ClientExchange, ErrorCode, H3Client, H3Error, RequestHead, open_h3_client
 from a2al_trio.host import AgentConnection
 from a2al_trio.http.asgi import TOKEN_HEADER
 from a2al_trio.http.refusals import explain
 
-__all__ = ["send_request"]
+__all__ = ["NotProcessed", "send_request"]
 
 HTTP1_FIELDS = frozenset(
     {b"host", b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te"}
@@ -31,19 +31,32 @@ SMALL = 16 * 1024
 """A body up to this size that is there already goes out together with the head."""
 
 
+class NotProcessed(httpx.ConnectError):
+    """The agent has not processed the request: it can be sent again on another connection (RFC 9114 §4.1.1, §5.2)."""
+
+
 async def send_request(connection: AgentConnection, request: httpx.Request, *, token: str) -> httpx.Response:
-    """Make one request and wait for the head of its answer; raises httpx.TransportError with our error as cause."""
+    """Make one request and wait for the head of its answer; raises httpx.TransportError with our error as cause.
+
+    That is NotProcessed for a request which may be sent again whatever its method.
+    """
     limits: dict[str, float | None] = request.extensions.get("timeout", {})
     client: H3Client = await connection.session(open_h3_client)
     exchange: ClientExchange | None = None
     try:
         with _as_httpx(request, writing=True), _limit(request, limits.get("write"), httpx.WriteTimeout, "took nothing"):
-            exchange = await _send(client, request, token)
+            content = _small_content(request)
+            exchange = await client.request(_head(request, token), content or b"", end=content is not None)
+            if content is None:
+                await _send_content(exchange, request)
         with _as_httpx(request), _limit(request, limits.get("read"), httpx.ReadTimeout, "was silent"):
             response = await exchange.receive_response()
-    except BaseException:
+    except BaseException as error:
         if exchange is not None:
             await exchange.abandon()
+            if isinstance(error, NotProcessed) and not isinstance(request.stream, httpx.ByteStream):
+                text = f"{error}, and its content cannot be had twice"
+                raise httpx.ConnectError(text, request=request) from error.__cause__
         raise
     return httpx.Response(
         response.status,
@@ -62,14 +75,16 @@ def _head(request: httpx.Request, token: str) -> RequestHead:
     return RequestHead(request.method.encode("ascii"), authority, request.url.raw_path, tuple(kept))
 
 
-async def _send(client: H3Client, request: httpx.Request, token: str) -> ClientExchange:
-    head = _head(request, token)
-    if isinstance(request.stream, httpx.ByteStream):
-        content = b"".join(request.stream)
-        if len(content) <= SMALL:
-            return await client.request(head, content, end=True)
+def _small_content(request: httpx.Request) -> bytes | None:
+    """The content, if it is there and is to go out together with the head."""
+    if not isinstance(request.stream, httpx.ByteStream):
+        return None
+    content = b"".join(request.stream)
+    return content if len(content) <= SMALL else None
+
+
+async def _send_content(exchange: ClientExchange, request: httpx.Request) -> None:
     assert isinstance(request.stream, httpx.AsyncByteStream), "an async client makes async requests"
-    exchange = await client.request(head)
     parts = aiter(request.stream)
     try:
         async for part in parts:
@@ -77,13 +92,9 @@ async def _send(client: H3Client, request: httpx.Request, token: str) -> ClientE
         await exchange.send_end()
     except StreamStopped:
         pass  # the agent has read enough; its answer says why
-    except BaseException:
-        await exchange.abandon()
-        raise
     finally:
         if isinstance(parts, AsyncGenerator):
             await parts.aclose()  # nobody else does when a request is cancelled
-    return exchange
 
 
 class _Body(httpx.AsyncByteStream):
@@ -147,12 +158,14 @@ def _as_httpx(request: httpx.Request, *, writing: bool = False) -> Iterator[None
     try:
         yield
     except Refused as error:
-        raise httpx.ConnectError(str(error), request=request) from error
+        raise NotProcessed(str(error), request=request) from error
     except LocalProtocolError as error:
         raise httpx.LocalProtocolError(str(error), request=request) from error
     except H3Error as error:
         raise httpx.RemoteProtocolError(str(error), request=request) from error
     except (StreamReset, StreamStopped, ConnectionLost, trio.ClosedResourceError) as error:
+        if isinstance(error, (StreamReset, StreamStopped)) and error.code == ErrorCode.REQUEST_REJECTED:
+            raise NotProcessed("the agent has rejected the request unprocessed", request=request) from error
         raise broken(explain(error), request=request) from error
     except A2alError as error:
         raise broken(str(error), request=request) from error
