@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from a2al_trio.errors import StreamReset
-from a2al_trio.h3 import ClientExchange, H3Server, RequestHead, ResponseHead, open_h3_client, open_h3_server
+from a2al_trio.h3 import ClientExchange, ErrorCode, H3Server, RequestHead, ResponseHead, open_h3_client, open_h3_server
+from a2al_trio.h3.frames import FrameType, encode_frame
 from a2al_trio.host import WebAgent
 from a2al_trio.host.access import AccessList
 from a2al_trio.http import serve_asgi
@@ -18,6 +19,7 @@ from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.socket import open_udp
 from a2al_trio.quic import open_quic
+from a2al_trio.quic.varint import encode_varint
 from tests.quic.tls_support import client_tls, credentials, server_tls
 
 pytest.importorskip("aioquic")
@@ -171,8 +173,13 @@ async def test_their_client_and_our_server() -> None:
             http.send_headers(stream_id, [*pseudo[:3], (b":path", b"/fail")], end_stream=True)
             peer.flush()
             await connection.until(lambda: connection.resets.get(stream_id) == 0x102)
-            server.go_away()
+            next_stream_id = connection.quic.get_next_available_stream_id()
             nursery.cancel_scope.cancel()
+        end = await connection.until_terminated()
+        assert end.error_code == ErrorCode.NO_ERROR
+        # aioquic's HTTP/3 has no event for it.
+        goaway = encode_frame(FrameType.GOAWAY, encode_varint(next_stream_id))
+        assert sum(received.endswith(goaway) for received in connection.received.values()) == 1
 
 
 async def test_their_server_resets_a_request() -> None:
