@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import attrs
 import trio
@@ -31,6 +31,10 @@ HANDSHAKE_TRIPS = 3
 """Round trips after which a direct dial that works has been answered: it takes one, and some time to compute."""
 SHORTEST_START = 0.1
 """Seconds: what the computing takes on a busy machine."""
+DIRECT_LIMIT = 9.0
+"""Seconds from the beginning in which a direct dial has to succeed: a call that is hopeless is to fail within 10."""
+SHORTEST_DIAL = 1.0
+"""Seconds that a dial has all the same which begins late, after meeting at a hub has failed."""
 
 
 @attrs.define
@@ -71,6 +75,8 @@ class Reach:
             with trio.move_on_after(half):
                 await failed.wait()
 
+        deadline = trio.current_time() + DIRECT_LIMIT
+        dial = functools.partial(self._dial_all, peer, local=source, deadline=deadline)
         request = CallRequest(
             peer=peer, hubs=plan.signals, local=source, place=plan.place, ready=ready if addresses else None
         )
@@ -80,9 +86,9 @@ class Reach:
             over = functools.partial(self.meetings.call_over, kept, peer, local=source)
             attempts.append(Attempt(f"the path there is, {kept.meeting.description}", over))
         if addresses:
-            attempts.append(Attempt("direct", functools.partial(self._dial_all, peer, addresses, source, failed)))
+            attempts.append(Attempt("direct", functools.partial(dial, addresses, failed=failed)))
         if plan.signals:
-            meet = functools.partial(self._meet, request, plan.deferred)
+            meet = functools.partial(self._meet, request, plan.deferred, dial)
             attempts.append(Attempt(f"ICE through {', '.join(plan.signals)}", meet))
         try:
             return await race(attempts, stagger=half, discard=_superseded)
@@ -91,16 +97,26 @@ class Reach:
             raise _summary(peer, _flat(error.attempts), nats_in_the_way(ours, theirs)) from error
 
     async def _dial_all(
-        self, peer: Address, addresses: Sequence[SocketAddress], local: Address, failed: trio.Event | None = None
+        self,
+        peer: Address,
+        addresses: Sequence[SocketAddress],
+        *,
+        local: Address,
+        deadline: float,
+        failed: trio.Event | None = None,
     ) -> AgentConnection:
         """Happy Eyeballs: 250 ms apart, and the next at once when one fails (spec 04 §10.3).
 
         Sets `failed` when all have.
         """
-        attempts = [
-            Attempt(str(address), functools.partial(self.dialler.dial, peer, address, local=local))
-            for address in addresses
-        ]
+
+        async def dial(address: SocketAddress) -> AgentConnection:
+            with trio.move_on_at(max(deadline, began + SHORTEST_DIAL)):
+                return await self.dialler.dial(peer, address, local=local)
+            raise ConnectError("it did not answer in time")
+
+        began = trio.current_time()
+        attempts = [Attempt(str(address), functools.partial(dial, address)) for address in addresses]
         try:
             return await race(attempts, stagger=CONNECT_STAGGER, discard=_superseded)
         except ConnectError:
@@ -108,7 +124,12 @@ class Reach:
                 failed.set()
             raise
 
-    async def _meet(self, request: CallRequest, deferred: Sequence[Endpoint]) -> AgentConnection:
+    async def _meet(
+        self,
+        request: CallRequest,
+        deferred: Sequence[Endpoint],
+        dial: Callable[[Sequence[SocketAddress]], Awaitable[AgentConnection]],
+    ) -> AgentConnection:
         """Meet at a hub; if no hub brings us together, dial what the NAT in front of the peer may yet let in."""
         peer, hubs = request.peer, request.hubs
         try:
@@ -119,7 +140,7 @@ class Reach:
                 raise
             failed = _flat([AttemptFailure(f"ICE through {', '.join(hubs)}", error)])
         try:
-            return await self._dial_all(peer, addresses, request.local)
+            return await dial(addresses)
         except ConnectError as error:
             raise ConnectError(f"cannot connect to {peer}", (*failed, *error.attempts)) from error
 

@@ -47,11 +47,15 @@ class AgentConfig:
     """Times in seconds.
 
     `pace` is Ta, the time between two new checks (RFC 8445 §14.2 allows 5 ms and up). `patience` is how long to wait
-    for unforeseen checks when every known pair has failed (RFC 8863), `give_up` the limit for everything.
+    for unforeseen checks when every known pair has failed (RFC 8863), from our first candidate on; `least_patience` is
+    its part that runs from the peer's first frame on, should that be late. Pairs that came late and are still checked
+    then have `extension` more. `give_up` is the limit for everything.
     """
 
     pace: float = 0.005
     patience: float = 8.0
+    least_patience: float = 7.0
+    extension: float = 1.0
     give_up: float = 30.0
     direct_patience: float = 0.03
     relay_patience: float = 0.2
@@ -111,6 +115,7 @@ class IceAgent:
         self._nominations: deque[bytes] = deque(maxlen=32)
         self._transmits: deque[IceTransmit] = deque()
         self._events: deque[IceEvent] = deque()
+        self._opened_at: float | None = None
         self._started_at: float | None = None
         self._next_check_at = 0.0
         self._revive_at: float | None = None
@@ -146,6 +151,8 @@ class IceAgent:
 
     def add_local_candidate(self, candidate: Candidate, now: float) -> None:
         """Add one of our candidates; hosts and relays are sent from, reflexive ones only counted."""
+        if self._opened_at is None:
+            self._opened_at = now
         self._local_types.add(candidate.type)
         if candidate.type in (CandidateType.HOST, CandidateType.RELAYED):
             self._checklist.add_local(candidate)
@@ -455,13 +462,17 @@ class IceAgent:
 
     def _fails_at(self) -> float:
         assert self._started_at is not None
-        if (
-            self._local_ended
-            and self._remote_ended
-            and not any(pair.is_pending or pair.state is PairState.SUCCEEDED for pair in self._checklist)
-        ):
-            return self._started_at + self._config.patience
-        return self._started_at + self._config.give_up
+        config = self._config
+        give_up_at = self._started_at + config.give_up
+        if not self._local_ended or not self._remote_ended:
+            return give_up_at
+        if any(pair.state is PairState.SUCCEEDED for pair in self._checklist):
+            return give_up_at
+        opened_at = self._started_at if self._opened_at is None else self._opened_at
+        patience_ends_at = max(opened_at + config.patience, self._started_at + config.least_patience)
+        if any(pair.is_pending for pair in self._checklist):
+            patience_ends_at += config.extension
+        return min(patience_ends_at, give_up_at)
 
     def _fail(self, now: float) -> None:
         self._stopped = True

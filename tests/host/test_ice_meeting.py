@@ -38,7 +38,7 @@ async def test_agents_behind_nats_meet(autojump_clock: Clock, caller: str, calle
         if hopeless:
             with pytest.raises(ConnectError, match="ICE through"):
                 await bob.open_connection(ALICE.address)
-            assert trio.current_time() - began < 15
+            assert trio.current_time() - began < 9.5
         else:
             async with bob.connect(ALICE.address) as connection:
                 print(f"{caller} -> {callee}: {trio.current_time() - began:.3f} s {connection.path}")
@@ -71,6 +71,25 @@ async def test_a_failure_says_what_the_record_and_we_know_of_the_nats(
         assert trio.current_time() - began < 10
         (attempt, *_) = failed.value.attempts
         assert "none of 2 candidate pairs worked" in str(attempt.error)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["beside ICE", "after a dead hub"])
+async def test_dead_addresses_make_a_hopeless_call_no_longer(autojump_clock: Clock, late: bool) -> None:
+    """All of it fails within 10 s, and says so of every address."""
+    link = Link(latency=0.05, loss=0.05)
+    async with open_pair(Nat.symmetric(), Nat.symmetric(), serve=False, link=link) as (world, _alice, bob):
+        found = await bob.resolve(ALICE.address)
+        dead = tuple(f"quic://198.51.100.{number}:4121" for number in range(91, 96))
+        payload = attrs.evolve(found.payload, nat_type=int(NatType.RESTRICTED) if late else 0, endpoints=dead)
+        if late:
+            world.infra.link = Link.broken()
+        began = trio.current_time()
+        with pytest.raises(ConnectError) as failed:
+            await bob.open_connection(ALICE.address, record=attrs.evolve(found, payload=payload))
+        print(f"{trio.current_time() - began:.2f} s: {failed.value}")
+        assert trio.current_time() - began < 9.6
+        for number in range(91, 96):
+            assert f"198.51.100.{number}:4121: it did not answer in time" in str(failed.value)
 
 
 async def test_hopeless_pairs_meet_over_a_relay(autojump_clock: Clock) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import random
+
+import attrs
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from a2al_trio.ice.agent import AgentConfig, IceAgent
+from a2al_trio.ice.agent import AgentConfig, Failed, IceAgent
 from a2al_trio.ice.candidate import Candidate, CandidateType, candidate_priority
 from a2al_trio.ice.checks import Credentials
 from a2al_trio.ice.stun import Attribute, StunClass, StunMethod, decode_stun, encode_stun, encode_xor_address
@@ -43,6 +46,25 @@ def test_every_two_nats_meet_directly_where_they_can(one: str, other: str) -> No
         assert pair.caller.failed is not None
         assert pair.callee.failed is not None
         assert pair.now - pair.start < 10
+
+
+@pytest.mark.parametrize(("heard_at", "late", "fails_at"), [(0.3, False, 8.0), (2.5, False, 9.5), (2.5, True, 10.5)])
+def test_patience_runs_from_our_first_candidate(heard_at: float, late: bool, fails_at: float) -> None:
+    """A peer that is heard late has 7 s all the same, and a candidate that comes at the end is checked for a while."""
+    agent = IceAgent(controlling=True, entropy=random.Random(1).randbytes)
+    candidate = Candidate(CandidateType.HOST, SocketAddress("192.0.2.1", 1), 100, "1")
+    agent.add_local_candidate(candidate, 0.0)
+    agent.end_local_candidates(0.1)
+    agent.set_remote_credentials(Credentials("ufrag", "a password of some length"), heard_at)
+    agent.end_remote_candidates(heard_at)
+    if late:
+        agent.add_remote_candidate(attrs.evolve(candidate, address=SocketAddress("192.0.2.9", 9)), 9.0)
+    ended_at = 0.0
+    while (now := agent.next_timeout()) is not None:
+        ended_at = now
+        agent.handle_timeout(now)
+    assert isinstance(agent.next_event(), Failed)
+    assert ended_at == pytest.approx(fails_at)
 
 
 @pytest.mark.parametrize("relays", [(True, False), (False, True), (True, True)])
