@@ -18,7 +18,7 @@ import trio
 
 from a2al_trio.errors import A2alError
 from a2al_trio.host import HTTP3, AgentConnection, ConnectionPool, Host
-from a2al_trio.http.refusals import explain
+from a2al_trio.http.refusals import NotProcessed, explain
 from a2al_trio.identity import Address, InvalidAddress
 from a2al_trio.quic import QuicStream
 
@@ -30,6 +30,8 @@ SCHEMES = frozenset({"a2al", "http", "https"})
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """Methods that may be repeated when it is unknown whether the first try was heard (RFC 9110 §9.2.2)."""
 SWITCHING_PROTOCOLS = 101
+TRIES = 3
+"""How often a request is sent to an agent that goes away before it processes it."""
 
 
 class AgentTransport(httpx.AsyncBaseTransport):
@@ -46,6 +48,8 @@ class AgentTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Make one request; repeated once if the pooled connection it went over proves dead.
 
+        Requests that the agent says it has not processed, because it is going away, are sent again in any case.
+
         Raises httpx.TransportError, whose cause is an error of ours where there is one.
         """
         peer = _peer_of(request)
@@ -61,8 +65,36 @@ class AgentTransport(httpx.AsyncBaseTransport):
         return await self._attempt(pool, peer, request)
 
     async def _attempt(self, pool: ConnectionPool, peer: Address, request: httpx.Request) -> httpx.Response:
-        with _as_httpx(request):
-            connection = await self._connect(pool, peer, request)
+        """Make one request, on another connection if the agent says that it has not processed it."""
+        pooled: AgentConnection | None = None
+        tries = 0
+        while True:
+            try:
+                if pooled is not None and pooled.close_reason is None:
+                    # It waits for what the agent still answers on it, and the pool hands it out until it is closed.
+                    return await self._send_alone(peer, request)
+                with _as_httpx(request), _connecting(peer, request):
+                    pooled = await pool.get(peer, local=self._local)
+                return await self._send(pooled, request)
+            except NotProcessed:
+                tries += 1
+                if tries == TRIES:
+                    raise
+
+    async def _send_alone(self, peer: Address, request: httpx.Request) -> httpx.Response:
+        """Make one request on a connection that ends with it."""
+        with _as_httpx(request), _connecting(peer, request):
+            connection = await self._host.open_http_connection(peer, local=self._local)
+        try:
+            response = await self._send(connection, request)
+        except BaseException:
+            connection.close()
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream), "bodies of ours are"
+        response.stream = _OwnConnection(response.stream, connection)
+        return response
+
+    async def _send(self, connection: AgentConnection, request: httpx.Request) -> httpx.Response:
         if connection.alpn == HTTP3:
             from a2al_trio.http.h3_client import send_request
 
@@ -100,10 +132,6 @@ class AgentTransport(httpx.AsyncBaseTransport):
             stream=_Body(response, http, network, request),
             extensions=response.extensions,
         )
-
-    async def _connect(self, pool: ConnectionPool, peer: Address, request: httpx.Request) -> AgentConnection:
-        with _connecting(peer, request):
-            return await pool.get(peer, local=self._local)
 
 
 @contextmanager
@@ -193,6 +221,24 @@ class _Body(httpx.AsyncByteStream):
         """End the exchange; a body that was not read to its end is abandoned."""
         with _as_httpx(self._request):
             await self._http.aclose()
+
+
+class _OwnConnection(httpx.AsyncByteStream):
+    """The body of a response which has a connection to itself."""
+
+    def __init__(self, body: httpx.AsyncByteStream, connection: AgentConnection) -> None:
+        self._body = body
+        self._connection = connection
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._body)
+
+    async def aclose(self) -> None:
+        """End the exchange and the connection."""
+        try:
+            await self._body.aclose()
+        finally:
+            self._connection.close()
 
 
 class _Once:

@@ -19,9 +19,9 @@ from a2al_trio.errors import (
 from a2al_trio.h3 import ClientExchange, ErrorCode, H3Client, H3Error, RequestHead, open_h3_client
 from a2al_trio.host import AgentConnection
 from a2al_trio.http.asgi import TOKEN_HEADER
-from a2al_trio.http.refusals import explain
+from a2al_trio.http.refusals import NotProcessed, explain
 
-__all__ = ["NotProcessed", "send_request"]
+__all__ = ["send_request"]
 
 HTTP1_FIELDS = frozenset(
     {b"host", b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te"}
@@ -29,10 +29,6 @@ HTTP1_FIELDS = frozenset(
 """What httpx sets for HTTP/1.1 and HTTP/3 says otherwise (RFC 9114 §4.2)."""
 SMALL = 16 * 1024
 """A body up to this size that is there already goes out together with the head."""
-
-
-class NotProcessed(httpx.ConnectError):
-    """The agent has not processed the request: it can be sent again on another connection (RFC 9114 §4.1.1, §5.2)."""
 
 
 async def send_request(connection: AgentConnection, request: httpx.Request, *, token: str) -> httpx.Response:

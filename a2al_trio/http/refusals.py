@@ -1,17 +1,23 @@
-"""What the ends of agent streams mean, in words for people (spec 08 §4)."""
+"""What the ends of agent streams mean, in words for people (spec 08 §4) and as errors."""
 
 from __future__ import annotations
+
+import httpx
 
 from a2al_trio.errors import ConnectionLost, StreamReset, StreamStopped
 from a2al_trio.wire import StreamErrorCode
 
-__all__ = ["explain"]
+__all__ = ["NotProcessed", "explain"]
 
 CODES = {
     StreamErrorCode.ACCESS_DENIED: "the agent denies us access",
     StreamErrorCode.NO_SERVICE: "the agent has no service",
     StreamErrorCode.SERVICE_UNREACHABLE: "the agent's service is down, or broke off",
 }
+
+
+class NotProcessed(httpx.ConnectError):
+    """The agent has not processed the request: it can be sent again on another connection (RFC 9114 §4.1.1, §5.2)."""
 
 
 def explain(error: BaseException) -> str:

@@ -1,0 +1,194 @@
+"""What httpx's requests to an agent become when it stops to serve (RFC 9114 §5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import httpx
+import pytest
+import trio
+
+from a2al_trio.errors import Refused
+from a2al_trio.h3 import ErrorCode, H3Server, ResponseHead, ServerExchange, open_h3_server
+from a2al_trio.host import Host, WebConnection
+from a2al_trio.http import http_client, serve_asgi
+from a2al_trio.http.asgi import Receive, Scope, Send
+from a2al_trio.testing import open_simnet
+from tests.http.world import CALLEE, open_hosts
+
+Clock = trio.testing.MockClock
+
+
+@attrs.define(eq=False)
+class Served:
+    """HTTP/3 connections to the callee, each with its server, on which nothing is done by itself."""
+
+    caller: Host
+    client: httpx.AsyncClient
+    servers: trio.MemoryReceiveChannel[H3Server]
+    statuses: list[int] = attrs.field(factory=list)
+
+    async def post(self, **settings: object) -> None:
+        response = await self.client.post("/", **settings)  # type: ignore[arg-type]
+        self.statuses.append(response.status_code)
+
+
+@asynccontextmanager
+async def open_served() -> AsyncIterator[Served]:
+    entrance, servers = trio.open_memory_channel[H3Server](8)
+
+    async def handle(connection: WebConnection) -> None:
+        async with open_h3_server(connection.quic) as server:
+            await entrance.send(server)
+            await connection.quic.wait_closed()
+
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), trio.open_nursery() as nursery:
+        await nursery.start(callee.serve_http3, handle)
+        async with http_client(caller, base_url=f"a2al://{callee.address}") as client:
+            yield Served(caller, client, servers)
+        nursery.cancel_scope.cancel()
+
+
+async def answer(exchange: ServerExchange, status: int) -> None:
+    async with exchange:
+        await exchange.receive_head()
+        await exchange.send_response(ResponseHead(status), end=True)
+
+
+async def parts() -> AsyncIterator[bytes]:
+    for _ in range(3):
+        yield b"part"
+
+
+async def test_what_was_not_processed_is_sent_again_and_the_rest_finishes(autojump_clock: Clock) -> None:
+    async with open_served() as served, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(served.post, content=b"taken"))
+        old = await served.servers.receive()
+        taken = await old.accept()
+        for content in (b"small", bytes(100_000)):
+            nursery.start_soon(partial(served.post, content=content))
+        await trio.sleep(1)
+        old.go_away()
+        for _ in range(2):
+            await answer(await (await served.servers.receive()).accept(), 201)
+        nursery.start_soon(partial(served.post, content=parts()))
+        await answer(await (await served.servers.receive()).accept(), 202)
+        await trio.sleep(1)
+        assert sorted(served.statuses) == [201, 201, 202]
+        assert len(served.caller.connections) == 1, (
+            "what was taken has its connection still, and the others theirs no more"
+        )
+        await answer(taken, 200)
+        await trio.sleep(1)
+        assert served.statuses[3:] == [200]
+        assert not served.caller.connections
+        nursery.start_soon(served.post)
+        pooled = await served.servers.receive()
+        await answer(await pooled.accept(), 203)
+        nursery.start_soon(served.post)
+        await answer(await pooled.accept(), 203)
+
+
+async def test_a_rejected_request_is_sent_again_elsewhere(autojump_clock: Clock) -> None:
+    """The word that a request was rejected may come before the one that the server goes away."""
+    async with open_served() as served, trio.open_nursery() as nursery:
+        nursery.start_soon(served.post)
+        await (await (await served.servers.receive()).accept()).abandon(ErrorCode.REQUEST_REJECTED)
+        await answer(await (await served.servers.receive()).accept(), 200)
+        await trio.sleep(1)
+        assert served.statuses == [200]
+
+
+async def test_content_that_is_gone_is_not_sent_again(autojump_clock: Clock) -> None:
+    async with open_served() as served, trio.open_nursery() as nursery:
+
+        async def post() -> None:
+            with pytest.raises(httpx.ConnectError, match="cannot be had twice") as error:
+                await served.post(content=parts())
+            assert isinstance(error.value.__cause__, Refused)
+
+        nursery.start_soon(post)
+        server = await served.servers.receive()
+        await trio.sleep(1)
+        server.go_away()
+
+
+async def test_an_agent_that_always_goes_away_is_believed_at_last(autojump_clock: Clock) -> None:
+    async with open_served() as served, trio.open_nursery() as nursery:
+
+        async def post() -> None:
+            with pytest.raises(httpx.ConnectError, match="going away"):
+                await served.post()
+
+        nursery.start_soon(post)
+        for _ in range(3):
+            server = await served.servers.receive()
+            await trio.sleep(1)
+            server.go_away()
+        await trio.sleep(1)
+        with pytest.raises(trio.WouldBlock):
+            served.servers.receive_nowait()
+
+
+# --- a service that is started anew -------------------------------------------------------------------------------
+
+
+async def work(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once, but on one path never."""
+    if scope["type"] != "http":
+        raise NotImplementedError
+    if scope["path"] == "/for-ever":
+        await trio.sleep_forever()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["http_version"].encode()})
+
+
+async def test_a_service_that_is_cancelled_says_goodbye(autojump_clock: Clock) -> None:
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), http_client(caller) as client:
+        url = f"a2al://{CALLEE.address}"
+
+        async def wait_in_vain() -> None:
+            with pytest.raises(
+                httpx.ReadError, match=f"{ErrorCode.REQUEST_CANCELLED:d}|{ErrorCode.REQUEST_CANCELLED:#x}"
+            ):
+                await client.post(f"{url}/for-ever")
+
+        async with trio.open_nursery() as callers:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_asgi, callee, work)
+                callers.start_soon(wait_in_vain)
+                await trio.sleep(1)
+                [connection] = caller.connections
+                begun = trio.current_time()
+                nursery.cancel_scope.cancel()
+            assert trio.current_time() - begun < 0.4, "the caller closes, so there is nothing to wait for"
+        assert connection.close_reason is not None
+        assert connection.close_reason.code == ErrorCode.NO_ERROR
+
+
+async def test_no_request_is_lost_when_a_service_starts_anew(autojump_clock: Clock) -> None:
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), http_client(caller) as client:
+        url = f"a2al://{CALLEE.address}"
+        answered = 0
+
+        async def call() -> None:
+            nonlocal answered
+            while True:
+                assert (await client.post(url)).status_code == 200
+                answered += 1
+                await trio.sleep(0.003)
+
+        async with trio.open_nursery() as callers:
+            for start in range(10):
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(serve_asgi, callee, work)
+                    if not start:
+                        for _ in range(5):
+                            callers.start_soon(call)
+                    await trio.sleep(0.1 + start / 1000)
+                    nursery.cancel_scope.cancel()
+            callers.cancel_scope.cancel()
+        assert answered > 50
