@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TypeVar
 
 import attrs
@@ -310,11 +310,15 @@ class Host:
         The handler asks `allows` before it answers a request. Its errors are treated as by `serve`. Raises
         ConfigurationError for what cannot be in `web`.
         """
-        with self._parts.admission.tls.web.open(web) as connections:
+        with ExitStack() as door:
+            connections = door.enter_context(self._parts.admission.tls.web.open(web))
             async with trio.open_nursery() as nursery:
                 task_status.started()
-                async for connection in connections:
-                    nursery.start_soon(_handle, handler, connection, connection.quic)
+                try:
+                    async for connection in connections:
+                        nursery.start_soon(_handle, handler, connection, connection.quic)
+                finally:
+                    door.close()  # nobody may come in while the handlers say goodbye
 
     def allows(self, local: Address, remote: Address | None, tokens: Sequence[str] = ()) -> bool:
         """Whether `access` lets a caller use an agent of ours; `remote` is None for an anonymous one."""

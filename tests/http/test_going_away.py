@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -192,3 +192,32 @@ async def test_no_request_is_lost_when_a_service_starts_anew(autojump_clock: Clo
                     nursery.cancel_scope.cancel()
             callers.cancel_scope.cancel()
         assert answered > 50
+
+
+async def test_nobody_comes_in_over_http3_during_the_goodbyes(autojump_clock: Clock) -> None:
+    async def handle(connection: WebConnection) -> None:
+        try:
+            await connection.quic.wait_closed()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.5)
+
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), trio.open_nursery() as nursery:
+        server = await nursery.start(run_cancellable, partial(callee.serve_http3, handle))
+        async with await caller.open_http_connection(CALLEE.address) as connection:
+            assert connection.alpn == "h3"
+            server.cancel()
+            await trio.sleep(0.1)
+            async with await caller.open_http_connection(CALLEE.address) as another:
+                assert another.alpn == "a2al-quic-1"
+        nursery.cancel_scope.cancel()
+
+
+async def run_cancellable(
+    serve: Callable[..., Awaitable[None]], *, task_status: trio.TaskStatus[trio.CancelScope]
+) -> None:
+    """Serve in a scope that is handed out."""
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            task_status.started(scope)
