@@ -30,8 +30,10 @@ class Timers:
         self._active_at = now
         self._sent_since_receive = False
         self._keep_alive_at = NEVER
-        self._heard_at = now
-        self._asked_at = now
+        limit = config.silence_limit
+        self._question_gap = NEVER if limit is None else limit / QUESTIONS
+        self._quiet_since = now
+        """When the peer was heard last, or asked again since."""
         self._unanswered = 0
         """How many questions went unanswered since the peer was heard last."""
         self.handshake_deadline = now + config.handshake_timeout if config.handshake_timeout else NEVER
@@ -61,7 +63,7 @@ class Timers:
 
     def on_received(self, now: float) -> None:
         """A genuine packet arrived."""
-        self._active_at = self._heard_at = now
+        self._active_at = self._quiet_since = now
         self._sent_since_receive = False
         self._unanswered = 0
         self._rearm_keep_alive()
@@ -73,21 +75,19 @@ class Timers:
             self._active_at = now
             self._rearm_keep_alive()
 
-    @property
-    def _question_deadline(self) -> float:
-        """When the peer has been silent long enough to be asked, or asked again, or given up."""
-        connection = self._connection
-        limit, sent = connection.config.silence_limit, connection.application.sent
-        if limit is None or not sent or not connection.ready:
+    def _question_deadline(self, probe_interval: float) -> float:
+        """When the peer has been silent long enough to be asked, or asked again, or given up; kept lean."""
+        sent = self._connection.application.sent
+        if not sent or not self._connection.ready:
             return NEVER
         # Counting questions, each a while after the last one, is fair to the peer if it is we who were suspended.
-        return max(self._heard_at, self._asked_at, sent[0].sent_at) + max(limit / QUESTIONS, connection.probe_interval)
+        return max(self._quiet_since, sent[0].sent_at) + max(self._question_gap, probe_interval)
 
     def _on_question_due(self, now: float) -> None:
         """Ask once more, or give up."""
         connection = self._connection
         self._unanswered += 1
-        self._asked_at = now
+        self._quiet_since = now
         if self._unanswered < QUESTIONS:
             connection.application.probes = max(connection.application.probes, 1)
         else:
@@ -105,7 +105,8 @@ class Timers:
             return self.end_at
         paths, transmitter = connection.paths, connection.transmitter
         current, recovery = paths.current, connection.recovery
-        silence = 3 * (current.rtt.probe_interval + recovery.peer_max_ack_delay)
+        probe_interval = current.rtt.probe_interval + recovery.peer_max_ack_delay
+        silence = 3 * probe_interval
         deadline = self._active_at + (silence if silence > self.idle_timeout else self.idle_timeout)
         deadline = min(deadline, self.handshake_deadline, self._keep_alive_at, self.discard_keys_at)
         if current.validated or not current.is_amplification_limited:
@@ -115,8 +116,8 @@ class Timers:
                         deadline = space.acks.due_at
             if connection.one_rtt is not None and connection.application.acks.due_at < deadline:
                 deadline = connection.application.acks.due_at
-        if connection.config.silence_limit is not None:
-            deadline = min(deadline, self._question_deadline)
+        if self._question_gap < NEVER:
+            deadline = min(deadline, self._question_deadline(probe_interval))
         if paths.others or current.challenge is not None:
             deadline = min(deadline, paths.next_challenge_deadline)
         loss_or_probe = recovery.next_timeout(current)
@@ -136,7 +137,7 @@ class Timers:
         if now >= self.handshake_deadline or now >= self.idle_deadline:
             connection.ending.on_silence(handshake=not connection.ready, now=now)
             return
-        if now >= self._question_deadline:
+        if self._question_gap < NEVER and now >= self._question_deadline(connection.probe_interval):
             self._on_question_due(now)
             if connection.closed:
                 return
