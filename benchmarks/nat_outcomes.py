@@ -170,8 +170,9 @@ class Matrix:
             table = {(attempt.caller, attempt.callee): found for attempt, found in mine.items()}
             parts.append(f'<g transform="translate(0 {340 * number})">{_picture(contender, table)}</g>')
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="690" height="{340 * len(pictures)}" '
-            f'font-family="sans-serif" font-size="11">{"".join(parts)}</svg>\n'
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="745" height="{340 * len(pictures)}" '
+            'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>'
+            f"{''.join(parts)}</svg>\n"
         )
 
 
@@ -187,14 +188,14 @@ def _picture(title: str, table: Mapping[tuple[str, str], Sequence[Outcome]]) -> 
         cells.append(_text(360 + 70 * number, 20, way))
     for row, caller in enumerate(KINDS):
         cells.append(_text(5, 75 + 40 * row, caller))
-        cells.append(_text(122 + 80 * row, 42, caller))
+        cells.append(_text(122 + 88 * row, 42, caller))
         for column, callee in enumerate(KINDS):
             if found := table.get((caller, callee)):
-                x, y = 120 + 80 * column, 50 + 40 * row
+                x, y = 120 + 88 * column, 50 + 40 * row
                 seconds = [outcome.seconds for outcome in found if outcome.seconds is not None]
                 label = f"{statistics.median(seconds):.2f} s" if seconds else "-"
                 worst = max((outcome.way for outcome in found), key=list(WAYS).index)
-                cells.append(f'<rect x="{x}" y="{y}" width="78" height="38" fill="{WAYS[worst]}"/>')
+                cells.append(f'<rect x="{x}" y="{y}" width="86" height="38" fill="{WAYS[worst]}"/>')
                 cells.append(_text(x + 12, y + 25, label))
     return "".join(cells)
 
