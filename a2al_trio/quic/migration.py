@@ -122,12 +122,21 @@ class Migration:
         return True
 
     def on_local_change(self) -> None:
-        """Our own address changed: take a fresh connection ID, and find out whether the peer still hears us."""
+        """Our own address changed: take a fresh connection ID, and find out whether the peer still hears us.
+
+        What was measured on the old path says nothing of the new one, which begins as any path does, and packets sent
+        before do not count on it (RFC 9000 §9.4).
+        """
         connection = self._connection
-        current = connection.paths.current
+        paths, before = connection.paths, connection.paths.current
+        path = paths.open(before.peer_address, None)
+        path.validated = before.validated  # the peer has not moved
         fresh = connection.peer_cids.take_unused()
         if fresh is not None:
-            connection.retire_peer_cid(current.peer_cid_sequence)
-            current.peer_cid_sequence, current.peer_cid = fresh
-        current.local_host = None
-        current.start_challenge(connection.entropy)
+            connection.retire_peer_cid(before.peer_cid_sequence)
+            path.peer_cid_sequence, path.peer_cid = fresh
+        else:
+            self._use_cid_of(before, path)
+        paths.migrate(path, ours_moved=True)
+        paths.others.remove(before)  # nobody is there any more
+        path.start_challenge(connection.entropy)

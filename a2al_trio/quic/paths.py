@@ -179,14 +179,17 @@ class PathSet:
         self.others.append(path)
         return path
 
-    def migrate(self, path: Path) -> None:
-        """Make `path` the current one; a peer that only changed its port keeps its congestion state (RFC 9000 §9.4)."""
+    def migrate(self, path: Path, *, ours_moved: bool = False) -> None:
+        """Make `path` the current one.
+
+        A peer that only changed its port keeps its congestion state (RFC 9000 §9.4), unless it is us who moved.
+        """
         before = self.current
         if path is before:
             return
         self.others.remove(path)
         self.others.append(before)
-        if path.peer_address.host == before.peer_address.host and not path.rtt.has_sample:
+        if path.peer_address.host == before.peer_address.host and not path.rtt.has_sample and not ours_moved:
             path.rtt = before.rtt
             path.congestion = before.congestion
             path.pacer = before.pacer

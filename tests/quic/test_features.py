@@ -288,13 +288,40 @@ def test_the_client_may_move_on_purpose() -> None:
     client, server = pair.handshake()
     exchange(pair, client)
     old = client.paths.current.peer_cid
+    before = client.paths.current
+    assert before.rtt.has_sample
     pair.client.address = ELSEWHERE
     assert client.migrate()
+    moved = client.paths.current
+    assert moved.congestion is not before.congestion, "the new path begins anew (RFC 9000 §9.4)"
+    assert not moved.rtt.has_sample
     exchange(pair, client)
     assert server.peer_address == ELSEWHERE
-    assert client.paths.current.peer_cid != old
+    assert moved.peer_cid != old
+    assert moved.rtt.has_sample
+    assert not client.paths.others
     pair.run(seconds=5)
     assert len(server.local_cids) == 4
+
+
+def test_what_was_lost_by_moving_arrives_on_the_new_path() -> None:
+    pair = Pair()
+    client, server = pair.handshake()
+    exchange(pair, client)
+    stream = client.open_stream()
+    assert stream is not None
+    pair.filter = lambda side, data: None
+    client.write(stream, bytes(8_000), fin=True)
+    pair.run(seconds=0.001)
+    before = client.paths.current
+    assert before.in_flight
+    pair.client.address = ELSEWHERE
+    assert client.migrate()
+    pair.filter = None
+    pair.run(seconds=3)
+    assert pair.server.received[server, stream] == bytes(8_000)
+    assert not before.in_flight
+    assert not client.paths.current.in_flight
 
 
 def test_migration_is_left_off_where_the_peer_forbids_it() -> None:
