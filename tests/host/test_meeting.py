@@ -24,6 +24,7 @@ from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicStream
 from a2al_trio.testing import SimNet, open_simnet
 from a2al_trio.wire import EndpointPayload, RecordType, sign_record
+from tests.host.nat_world import ask, echo
 from tests.host.world import EPOCH, identity, open_sim_host
 
 SEED, ALICE, BOB = identity(1), identity(2), identity(3)
@@ -38,20 +39,6 @@ async def three_hosts() -> AsyncIterator[tuple[SimNet, Host, Host, Host]]:
         open_sim_host(net.host("bob"), BOB, seeds=(seed,)) as bob,
     ):
         yield net, seed, alice, bob
-
-
-async def echo(connection: AgentConnection) -> None:
-    async for stream in connection:
-        async with stream:
-            async for chunk in stream:
-                await stream.send_all(chunk)
-
-
-async def ask(connection: AgentConnection, question: bytes) -> bytes:
-    async with await connection.open_stream() as stream:
-        await stream.send_all(question)
-        await stream.send_eof()
-        return bytes(await stream.receive_all(limit=10_000_000))
 
 
 async def test_publish_resolve_connect_echo(autojump_clock: trio.testing.MockClock) -> None:

@@ -12,27 +12,13 @@ import trio
 
 from a2al_trio.dht import PeerUnreachable
 from a2al_trio.errors import ConnectError
-from a2al_trio.host import AgentConnection
 from a2al_trio.identity import Address, Identity
+from tests.host.nat_world import ask, echo
 from tests.interop.beside import run_beside
 from tests.interop.nat_world import NatWorld, OpenNatLab, open_nat_world
 from tests.interop.reference_node import find_binary
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_leaks")]
-
-
-async def echo(connection: AgentConnection) -> None:
-    async for stream in connection:
-        async with stream:
-            async for chunk in stream:
-                await stream.send_all(chunk)
-
-
-async def ask(connection: AgentConnection, question: bytes) -> bytes:
-    async with await connection.open_stream() as stream:
-        await stream.send_all(question)
-        await stream.send_eof()
-        return bytes(await stream.receive_all(limit=10_000_000))
 
 
 PAIRS = [
