@@ -100,8 +100,8 @@ class ApplicationFrames:
             or flow.blocked_pending
             or connection.ping_pending
             or connection.handshake_done_pending
-            or True in streams.limits_pending
-            or True in streams.blocked_pending
+            or True in streams.counts.limits_pending
+            or True in streams.counts.blocked_pending
             or connection.local_cids.pending
             or connection.peer_cids.retire_pending
             or connection.datagrams.outgoing
@@ -122,9 +122,9 @@ class ApplicationFrames:
                 self._add_connection_frames(content)
             self._add_flow_frames(content, now)
             self._add_datagrams(content)
-        streams = connection.streams
+        order = connection.streams.order
         while content.room >= MIN_STREAM_ROOM:
-            half = streams.next_active()
+            half = order.next()
             if half is None or not self.add_stream(content, half):
                 break
         if connection.ping_pending and (content.eliciting or content.room > 0):
@@ -175,7 +175,7 @@ class ApplicationFrames:
 
     def _add_flow_frames(self, content: PacketContent, now: float) -> None:
         connection = self._connection
-        flow, streams = connection.flow, connection.streams
+        flow, streams, counts = connection.flow, connection.streams, connection.streams.counts
         rtt = connection.paths.current.rtt.smoothed
         if flow.update_pending and content.room > 10:
             flow.update_pending = False
@@ -187,13 +187,13 @@ class ApplicationFrames:
             flow.blocked_pending = False
             content.add(encode_varints(0x14, flow.send_limit), Resend(partial(self._again_blocked, flow.send_limit)))
         for kind in (0, 1):
-            if streams.limits_pending[kind] and content.room > 10:
-                streams.limits_pending[kind] = False
-                again = Resend(partial(streams.limits_pending.__setitem__, kind, True))
-                content.add(encode_varints(0x12 + kind, streams.grant_streams(kind)), again)
-            if streams.blocked_pending[kind] and content.room > 10:
-                streams.blocked_pending[kind] = False
-                content.add(encode_varints(0x16 + kind, streams.local_limit(kind)))
+            if counts.limits_pending[kind] and content.room > 10:
+                counts.limits_pending[kind] = False
+                again = Resend(partial(counts.limits_pending.__setitem__, kind, True))
+                content.add(encode_varints(0x12 + kind, counts.grant(kind)), again)
+            if counts.blocked_pending[kind] and content.room > 10:
+                counts.blocked_pending[kind] = False
+                content.add(encode_varints(0x16 + kind, counts.local_limit(kind)))
         while streams.control and content.room > 32:
             _, stream = streams.control.popitem()
             self._add_stream_control(content, stream, now, rtt)
@@ -204,24 +204,25 @@ class ApplicationFrames:
             flow.blocked_pending = True
 
     def _add_stream_control(self, content: PacketContent, stream: Stream, now: float, rtt: float) -> None:
-        streams, stream_id = self._connection.streams, stream.stream_id
+        reading, writing = self._connection.streams.reading, self._connection.streams.writing
+        stream_id = stream.stream_id
         send, receive = stream.send, stream.receive
         if send is not None and send.reset_pending and send.reset_code is not None:
             send.reset_pending = False
             frame = encode_varints(0x04, stream_id, send.reset_code, send.reset_size)
-            content.add(frame, OnAcked(partial(streams.on_reset_acked, stream), partial(streams.resend_reset, stream)))
+            content.add(frame, OnAcked(partial(writing.on_reset_acked, stream), partial(writing.resend_reset, stream)))
         if send is not None and send.blocked_pending:
             send.blocked_pending = False
             content.add(encode_varints(0x15, stream_id, send.limit))
         if receive is not None and receive.stop_pending and receive.stop_code is not None:
             receive.stop_pending = False
             frame = encode_varints(0x05, stream_id, receive.stop_code)
-            content.add(frame, Resend(partial(streams.resend_stop, stream)))
+            content.add(frame, Resend(partial(reading.resend_stop, stream)))
         if receive is not None and receive.credit_pending:
             receive.credit_pending = False
             if receive.assembler.final_size is None and receive.stop_code is None:
                 frame = encode_varints(0x11, stream_id, receive.window.grant(now, rtt))
-                content.add(frame, Resend(partial(streams.resend_credit, stream)))
+                content.add(frame, Resend(partial(reading.resend_credit, stream)))
 
     # Data
 
@@ -238,10 +239,10 @@ class ApplicationFrames:
 
     def add_messages(self, content: PacketContent) -> None:
         """Add the small messages that stand first in the sending order, each a STREAM frame with all of a stream."""
-        streams, flow = self._connection.streams, self._connection.flow
+        order, flow = self._connection.streams.order, self._connection.flow
         parts, contents = content.parts, content.contents
         room, credit, added = content.room, flow.send_limit - flow.sent, 0
-        first = streams.first_level
+        first = order.first_level
         for half in first.values():
             message = half.buffer.message
             if message is None:
@@ -257,21 +258,21 @@ class ApplicationFrames:
         if added:
             flow.sent = flow.send_limit - credit
             content.room, content.eliciting = room, True
-            streams.drop_first(added)
+            order.drop_first(added)
 
     def add_stream(self, content: PacketContent, half: SendHalf) -> bool:
         """Add a STREAM frame of `half`; False when the packet is full."""
         connection = self._connection
-        streams, flow, buffer = connection.streams, connection.flow, half.buffer
+        flow, buffer = connection.flow, half.buffer
         start, stop = buffer.lost.first if buffer.lost else (buffer.next_offset, buffer.end)
         is_new = start >= buffer.next_offset
         if is_new and stop > start:
             stop = min(stop, half.limit, start + flow.send_limit - flow.sent)
             if stop <= start:
-                streams.block(half)
+                half.writing.block(half)
                 return True
         elif not buffer.has_pending:
-            streams.deactivate(half)
+            half.order.deactivate(half)
             return True
         # The start of a stream, all there is of a small message, goes without an offset.
         head = half.id_field + encode_varint(start) if start else half.id_field
@@ -289,9 +290,9 @@ class ApplicationFrames:
         if is_new:
             flow.sent += size
             if half.wants_writable:
-                streams.on_sent_new(half)
+                half.writing.on_sent_new(half)
         if stop < buffer.end and buffer.has_pending:
-            streams.rotate(half)
+            half.order.rotate(half)
         else:
-            streams.deactivate(half)
+            half.order.deactivate(half)
         return True

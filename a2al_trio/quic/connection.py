@@ -190,7 +190,7 @@ class QuicConnectionCore:
         """
         if self.closed:
             self._check_alive()
-        accepted = self.streams.write(stream_id, data, fin=fin)
+        accepted = self.streams.writing.write(stream_id, data, fin=fin)
         self._router.touch(self)
         return accepted
 
@@ -201,23 +201,23 @@ class QuicConnectionCore:
         the end of the stream had arrived.
         """
         if self.closed:
-            stream = self.streams.get(stream_id)
+            stream = self.streams.by_id.get(stream_id)
             if stream is not None and (stream.receive is None or not stream.receive.assembler.is_complete):
                 self._check_alive()
-        data = self.streams.read(stream_id, limit)
-        if self.flow.update_pending or self.streams.control or True in self.streams.limits_pending:
+        data = self.streams.reading.read(stream_id, limit)
+        if self.flow.update_pending or self.streams.control or True in self.streams.counts.limits_pending:
             self._router.touch(self)
         return data
 
     def at_end(self, stream_id: int) -> bool:
         """Whether everything up to the end of the stream has arrived and was taken."""
-        stream = self.streams.get(stream_id)
+        stream = self.streams.by_id.get(stream_id)
         half = None if stream is None else stream.receive
         return stream is None or (half is not None and (half.end_delivered or half.assembler.is_read))
 
     def is_given_up(self, stream_id: int) -> bool:
         """Whether the peer has stopped reading the stream or abandoned sending on it."""
-        stream = self.streams.get(stream_id)
+        stream = self.streams.by_id.get(stream_id)
         if stream is None:
             return False
         send, receive = stream.send, stream.receive
@@ -227,19 +227,19 @@ class QuicConnectionCore:
 
     def peek(self, stream_id: int, limit: int) -> bytes:
         """Return up to `limit` bytes that `read` would give next, without taking them."""
-        stream = self.streams.get(stream_id)
+        stream = self.streams.by_id.get(stream_id)
         if stream is None or stream.receive is None:
             return b""
         return stream.receive.assembler.peek(limit)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Abandon sending on a stream; nothing happens if that direction is over."""
-        self.streams.reset(stream_id, code)
+        self.streams.writing.reset(stream_id, code)
         self._router.touch(self)
 
     def stop(self, stream_id: int, code: int) -> None:
         """Abandon receiving on a stream; nothing happens if that direction is over."""
-        self.streams.stop(stream_id, code)
+        self.streams.reading.stop(stream_id, code)
         self._router.touch(self)
 
     def forget(self, stream_id: int) -> None:
@@ -249,7 +249,7 @@ class QuicConnectionCore:
 
     def set_urgency(self, stream_id: int, urgency: int) -> None:
         """Order sending: streams of a lower number (0 to 7, 3 at first) go first, equal ones take turns."""
-        self.streams.set_urgency(stream_id, urgency)
+        self.streams.writing.set_urgency(stream_id, urgency)
 
     @property
     def max_datagram_size(self) -> int:

@@ -70,14 +70,15 @@ class FrameHandlers:
         handlers = _HANDLERS
         position, end = 0, len(payload)
         streams = self._connection.streams
+        by_id = streams.by_id
         while position < end:
             frame_type = payload[position]
             if frame_type & 0xF8 == 0x08 and frame_type in allowed:
                 stream_id, offset, begin, position = decode_stream_frame(payload, position)
                 context.eliciting, context.only_probing = True, False
-                stream = streams.get(stream_id) or streams.for_peer(stream_id, receiving=True)
+                stream = by_id.get(stream_id) or streams.for_peer(stream_id, receiving=True)
                 if stream is not None:
-                    streams.on_data(stream, offset, payload[begin:position], fin=bool(frame_type & 1))
+                    streams.reading.on_data(stream, offset, payload[begin:position], fin=bool(frame_type & 1))
                 continue
             frame, position = decode_frame(payload, position, allowed)
             kind = type(frame)
@@ -145,27 +146,27 @@ class FrameHandlers:
         streams = self._connection.streams
         stream = streams.for_peer(frame.stream_id, receiving=True)
         if stream is not None:
-            streams.on_reset(stream, frame.code, frame.final_size)
+            streams.reading.on_reset(stream, frame.code, frame.final_size)
 
     def _on_stop_sending(self, frame: StopSendingFrame, _context: PacketContext) -> None:
         streams = self._connection.streams
         stream = streams.for_peer(frame.stream_id, receiving=False)
         if stream is not None:
-            streams.on_stop_sending(stream, frame.code)
+            streams.writing.on_stop_sending(stream, frame.code)
 
     def _on_max_data(self, frame: MaxDataFrame, _context: PacketContext) -> None:
         connection = self._connection
         if connection.flow.raise_send_limit(frame.maximum):
-            connection.streams.unblock()
+            connection.streams.writing.unblock()
 
     def _on_max_stream_data(self, frame: MaxStreamDataFrame, _context: PacketContext) -> None:
         streams = self._connection.streams
         stream = streams.for_peer(frame.stream_id, receiving=False)
         if stream is not None and stream.send is not None:
-            streams.raise_stream_limit(stream.send, frame.maximum)
+            streams.writing.raise_limit(stream.send, frame.maximum)
 
     def _on_max_streams(self, frame: MaxStreamsFrame, _context: PacketContext) -> None:
-        self._connection.streams.raise_stream_count(int(frame.unidirectional), frame.maximum)
+        self._connection.streams.counts.raise_local_limit(int(frame.unidirectional), frame.maximum)
 
     def _on_stream_data_blocked(self, frame: StreamDataBlockedFrame, _context: PacketContext) -> None:
         self._connection.streams.for_peer(frame.stream_id, receiving=True)

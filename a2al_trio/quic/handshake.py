@@ -345,5 +345,5 @@ class Handshake:
             window_unidirectional=parameters.initial_max_stream_data_uni,
             counts=(parameters.initial_max_streams_bidi, parameters.initial_max_streams_uni),
         )
-        connection.streams.unblock()
+        connection.streams.writing.unblock()
         connection.datagrams.peer_limit = parameters.max_datagram_frame_size

@@ -82,7 +82,7 @@ class RunReceiver:
         masks, number_size, truncated = unmasked
         iv, decrypt = keys.iv, keys.decrypt
         body_at, number_mask = cid_end + number_size, (1 << 8 * number_size) - 1
-        acks, streams, observer = connection.application.acks, connection.streams, connection.observer
+        acks, reading, observer = connection.application.acks, connection.streams.reading, connection.observer
         context = PacketContext(2, path, bytes(data[1:cid_end]), now)
         expected = acks.largest + 1
         first_number = last_number = -2
@@ -115,7 +115,7 @@ class RunReceiver:
                 observer.packet_received(now, Level.ONE_RTT, number, plain, size)
             if predicted is None or not plain.startswith(start) or (whole and len(plain) != whole):
                 if chunks and predicted is not None:
-                    streams.on_chunks(predicted.stream, chunks)
+                    reading.on_chunks(predicted.stream, chunks)
                     chunks = []
                 predicted = self._predict(plain)
                 if predicted is None:
@@ -130,7 +130,7 @@ class RunReceiver:
             start = predicted.head + raw.to_bytes(predicted.offset_size, "big") + predicted.tail
         if chunks and predicted is not None:
             context.only_probing = False
-            streams.on_chunks(predicted.stream, chunks)
+            reading.on_chunks(predicted.stream, chunks)
         if opened:
             acks.on_received(first_number, last_number, eliciting=eliciting, ecn=ecn, now=now)
         return RunResult(opened, failed, first_number, context.destination_cid, context.only_probing)
@@ -190,7 +190,7 @@ class RunReceiver:
         offset_size = end - offset_at
         if offset_size < 4 or (offset_size == 4 and offset > SMALL_OFFSET):
             return None
-        stream = self._connection.streams.get(stream_id)
+        stream = self._connection.streams.by_id.get(stream_id)
         half = stream.receive if stream is not None else None
         if stream is None or half is None or half.stop_code is not None or half.reset_code is not None:
             return None

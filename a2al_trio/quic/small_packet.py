@@ -39,7 +39,7 @@ class SmallPacketWriter:
         Only for a connection that has 1-RTT keys, a window with room for a whole packet, and no control frames waiting.
         """
         connection = self._connection
-        space, streams = connection.application, connection.streams
+        space, order = connection.application, connection.streams.order
         keys, phase = connection.one_rtt.send, connection.one_rtt.phase  # type: ignore[union-attr] # see above
         number, cid = space.next_number, path.peer_cid
         number_size = packet_number_size(number, space.largest_acked)
@@ -48,7 +48,7 @@ class SmallPacketWriter:
             add_ack(content, space, now)
         self._frames.add_messages(content)
         add_stream = self._frames.add_stream
-        while content.room >= MIN_STREAM_ROOM and (half := streams.next_active()) is not None:
+        while content.room >= MIN_STREAM_ROOM and (half := order.next()) is not None:
             if not add_stream(content, half):
                 break
         if not content.parts:

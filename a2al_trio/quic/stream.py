@@ -9,7 +9,8 @@ from a2al_trio.quic.flow import ReceiveWindow
 from a2al_trio.quic.send_buffer import SendBuffer
 
 if TYPE_CHECKING:
-    from a2al_trio.quic.streams import StreamTable
+    from a2al_trio.quic.stream_order import SendOrder
+    from a2al_trio.quic.stream_writing import StreamWriting
 
 __all__ = ["DEFAULT_URGENCY", "ReceiveHalf", "SendHalf", "Stream"]
 
@@ -29,6 +30,7 @@ class SendHalf:
         "buffer",
         "id_field",
         "limit",
+        "order",
         "reset_acked",
         "reset_code",
         "reset_pending",
@@ -36,13 +38,14 @@ class SendHalf:
         "stop_told",
         "stopped_code",
         "stream_id",
-        "table",
         "urgency",
         "wants_writable",
+        "writing",
     )
 
-    def __init__(self, table: StreamTable, stream_id: int, limit: int, id_field: bytes) -> None:
-        self.table = table
+    def __init__(self, writing: StreamWriting, order: SendOrder, stream_id: int, limit: int, id_field: bytes) -> None:
+        self.writing = writing
+        self.order = order
         self.stream_id = stream_id
         self.urgency = DEFAULT_URGENCY
         self.buffer = SendBuffer()
@@ -77,20 +80,20 @@ class SendHalf:
             buffer = self.buffer
             buffer.on_acked(start, stop, fin=fin)
             if buffer.is_finished:
-                self.table.on_send_done(self.stream_id)
+                self.writing.on_send_done(self.stream_id)
 
     def on_range_lost(self, start: int, stop: int, *, fin: bool = False) -> None:
         """These bytes must be sent again."""
         if self.reset_code is None:
             self.buffer.on_lost(start, stop, fin=fin)
-            self.table.activate(self)
+            self.order.activate(self)
 
     def on_blocked(self) -> None:
         """Data waits for the peer's credit: tell it once per limit (STREAM_DATA_BLOCKED)."""
         if self._blocked_at != self.limit:
             self._blocked_at = self.limit
             self.blocked_pending = True
-            self.table.want_control(self.stream_id)
+            self.writing.want_control(self.stream_id)
 
 
 class ReceiveHalf:

@@ -182,18 +182,19 @@ class Transmitter:
         space = connection.application
         acks = space.acks
         streams = connection.streams
+        order = streams.order
         while True:
             control = self.frames.has_control
-            wants_data = control or streams.active_levels != 0 or space.probes > 0
+            wants_data = control or order.levels != 0 or space.probes > 0
             if not wants_data and acks.due_at > now:
                 return
             allowed = self._allowance(path, now) if wants_data else 0
-            if allowed >= path.mtu.size and not control and not space.probes and streams.is_little_active:
+            if allowed >= path.mtu.size and not control and not space.probes and order.is_little:
                 self._maybe_skip_number(space)
                 transmit = self._small.write(path, now)
                 if transmit is not None:
                     yield transmit
-                if not streams.active_levels and not streams.control and not connection.flow.blocked_pending:
+                if not order.levels and not streams.control and not connection.flow.blocked_pending:
                     return
                 continue
             ecn = path.ecn.codepoint
@@ -244,7 +245,7 @@ class Transmitter:
         plain = space.probes == 0 and space.acks.due_at > now and not control
         while at < capacity * size:
             full_packets = min((allowed - at) // size, capacity - at // size)
-            half = connection.streams.next_active() if plain and full_packets > 0 else None
+            half = connection.streams.order.next() if plain and full_packets > 0 else None
             is_bulk = half is not None and half.buffer.pending_bytes >= size
             count = self._stream_run(half, at, full_packets, first_byte, number_size, now) if half and is_bulk else 0
             if count:
@@ -288,7 +289,7 @@ class Transmitter:
             if acks.due_at <= now:
                 self.frames.collect_ack_only(content, space, now, may_ping=not space.sent)
             return
-        wants_more = control or space.probes > 0 or self._connection.streams.active_levels != 0
+        wants_more = control or space.probes > 0 or self._connection.streams.order.levels != 0
         if acks.due_at <= now and not wants_more:
             self.frames.collect_ack_only(content, space, now, may_ping=not space.sent)
             return
@@ -352,11 +353,11 @@ class Transmitter:
         buffer.on_sent(start, stop, fin=False)
         if is_new:
             connection.flow.sent += stop - start
-            connection.streams.on_sent_new(half)
+            half.writing.on_sent_new(half)
         if buffer.has_pending:
-            connection.streams.rotate(half)
+            half.order.rotate(half)
         else:
-            connection.streams.deactivate(half)
+            half.order.deactivate(half)
         return count
 
     def _maybe_skip_number(self, space: PacketSpace) -> None:

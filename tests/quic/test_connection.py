@@ -135,7 +135,7 @@ def test_nothing_flows_beyond_what_the_reader_takes() -> None:
         assert stream is not None
         client.write(stream, bytes(100_000), fin=True)
     pair.run(seconds=3)
-    held = [server.streams.get(stream).receive.assembler.readable for stream in streams]  # type: ignore[union-attr,arg-type]
+    held = [server.streams.by_id.get(stream).receive.assembler.readable for stream in streams]  # type: ignore[union-attr,arg-type]
     assert sum(held) == 50_000
     assert max(held) <= 20_000
     pair.server.auto_read = True
