@@ -70,15 +70,18 @@ class Meetings:
     async def call_over(self, kept: KeptPath, peer: Address, *, local: Address) -> AgentConnection:
         """Connect to an agent over a path that stands.
 
-        Raises ConnectError if nobody answers there, IdentityMismatch if somebody else does.
+        Raises ConnectError if nobody answers there or the path is lost, IdentityMismatch if somebody else answers.
         """
         with kept.used(), trio.move_on_after(PATH_LIMIT):
             try:
                 quic = await kept.meeting.dial(peer, self.tls.dialling(peer, local))
+                connection = await self._introduce(quic, kept.meeting, peer, local)
             except ConnectionLost as lost:
                 raise_if_mismatch(lost, f"the path there is does not lead to {peer}")
                 raise
-            connection = await self._introduce(quic, kept.meeting, peer, local)
+            except trio.ClosedResourceError:
+                # The task that keeps the path has ended meanwhile, and all that runs over the path with it.
+                raise ConnectError("the path was given up at that moment") from None
             self.background.start_soon(_use, kept, connection)
             return connection
         raise ConnectError(f"no answer within {PATH_LIMIT} s")

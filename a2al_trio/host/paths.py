@@ -33,6 +33,7 @@ class KeptPath:
     """Seconds it stays without use."""
     _idle: deque[KeptPath]
     _users: int = 0
+    _is_over: bool = False
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     @contextmanager
@@ -46,7 +47,7 @@ class KeptPath:
             yield
         finally:
             self._users -= 1
-            if not self._users:
+            if not self._users and not self._is_over:
                 self._scope.deadline = trio.current_time() + self.rest
                 self._idle.append(self)
                 if len(self._idle) > MAX_IDLE:
@@ -62,6 +63,7 @@ class KeptPath:
             with self._scope:
                 await self.meeting.wait_lost()
         finally:
+            self._is_over = True
             if self in self._idle:
                 self._idle.remove(self)
 

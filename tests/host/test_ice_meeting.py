@@ -195,6 +195,31 @@ async def test_a_path_whose_other_end_is_gone_costs_little(autojump_clock: Clock
             assert trio.current_time() - began < 0.6
 
 
+async def test_a_path_that_is_lost_during_a_call_is_replaced(autojump_clock: Clock) -> None:
+    """The end of the path closes the connection under way, which is no fault of the host's."""
+    async with open_pair() as (_, alice, bob):
+        record = await bob.resolve(ALICE.address)
+        async with bob.connect(ALICE.address, record=record) as connection:
+            path = connection.path
+        await trio.sleep(1)
+        callers, callees = (host._parts.outgoing.reach.meetings._paths for host in (bob, alice))
+        [kept], [other_end] = callers._idle, callees._idle
+
+        async def lose() -> None:
+            await trio.sleep(0.01)
+            kept.give_up()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose)
+            async with bob.connect(ALICE.address, record=record) as connection:
+                assert connection.path != path
+                assert await ask(connection, b"hello") == b"hello"
+        assert kept not in callers._idle, "what is lost is not kept"
+        await trio.sleep(2 * CALLEE_REST)
+        assert not callees._idle
+        assert other_end not in callees._idle
+
+
 async def test_what_needs_no_peer_is_prepared_during_the_head_start(autojump_clock: Clock) -> None:
     """The record promises a direct way that is none: the meeting is then only the exchange with the peer away."""
     async with open_pair(serve=False) as (_, _alice, bob):
