@@ -145,7 +145,7 @@ class ApplicationFrames:
             content.add(b"\x01")
         if connection.ping_awaited:
             connection.ping_awaited = False
-            content.contents.append(OnAcked(connection.on_ping_acked, connection.ping))
+            content.contents.append(OnAcked(connection.reports.on_ping_acked, connection.ping))
 
     # Frames about the connection
 
@@ -272,7 +272,7 @@ class ApplicationFrames:
                 half.writing.block(half)
                 return True
         elif not buffer.has_pending:
-            half.order.deactivate(half)
+            half.writing.order.deactivate(half)
             return True
         # The start of a stream, all there is of a small message, goes without an offset.
         head = half.id_field + encode_varint(start) if start else half.id_field
@@ -292,7 +292,7 @@ class ApplicationFrames:
             if half.wants_writable:
                 half.writing.on_sent_new(half)
         if stop < buffer.end and buffer.has_pending:
-            half.order.rotate(half)
+            half.writing.order.rotate(half)
         else:
-            half.order.deactivate(half)
+            half.writing.order.deactivate(half)
         return True

@@ -9,7 +9,7 @@ events. Commands change state and return; they never send.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from a2al_trio.errors import CloseCause, ConnectionLost, LocalProtocolError
 from a2al_trio.quic.cids import LocalConnectionIds, PeerConnectionIds
@@ -18,29 +18,17 @@ from a2al_trio.quic.datagrams import DatagramQueues
 from a2al_trio.quic.ending import Ending
 from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError
 from a2al_trio.quic.establish import Establishment
-from a2al_trio.quic.events import (
-    ConnectionEarly,
-    ConnectionEnded,
-    ConnectionReady,
-    DatagramsReadable,
-    NewTokenReceived,
-    PingAcknowledged,
-    QuicEvent,
-    StreamOpened,
-    StreamReadable,
-    StreamsAvailable,
-    StreamWritable,
-    TicketReceived,
-)
 from a2al_trio.quic.flow import ConnectionFlow, ReceiveWindow
 from a2al_trio.quic.handshake import Handshake
 from a2al_trio.quic.intake import Intake
+from a2al_trio.quic.key_updates import KeyUpdates
 from a2al_trio.quic.migration import Migration
 from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2, OneRttKeys, PacketKeys
 from a2al_trio.quic.paths import PathSet
 from a2al_trio.quic.recovery import LossRecovery
+from a2al_trio.quic.reports import Reports
 from a2al_trio.quic.spaces import PacketSpace
-from a2al_trio.quic.stats import ConnectionStats
+from a2al_trio.quic.stats import ConnectionStats, take_stats
 from a2al_trio.quic.streams import StreamLimits, StreamTable
 from a2al_trio.quic.timers import Timers
 from a2al_trio.quic.tls import Level, TlsAlert
@@ -54,39 +42,13 @@ if TYPE_CHECKING:
     from a2al_trio.net.address import SocketAddress
     from a2al_trio.net.datagram import Transmit
     from a2al_trio.quic.config import QuicConfig
+    from a2al_trio.quic.events import ConnectionEnded, ConnectionReady
     from a2al_trio.quic.frames import NewConnectionIdFrame
     from a2al_trio.quic.packet_builder import PacketBuffer
+    from a2al_trio.quic.router import Router
     from a2al_trio.quic.tls import ClientTls, ServerTls, SessionTicket
 
-__all__ = ["QuicConnectionCore", "Router"]
-
-
-class Router(Protocol):
-    """What a connection needs of its endpoint."""
-
-    def emit(self, event: QuicEvent) -> None:
-        """Queue an event for the driver."""
-
-    def touch(self, connection: QuicConnectionCore) -> None:
-        """The connection may have something to send, or other deadlines."""
-
-    def make_cid(self, connection: QuicConnectionCore) -> tuple[bytes, bytes]:
-        """Return a new connection ID, routed to the connection, and its stateless reset token."""
-
-    def release_cid(self, cid: bytes) -> None:
-        """Stop routing a connection ID."""
-
-    def watch_reset_tokens(self, connection: QuicConnectionCore, tokens: set[bytes]) -> None:
-        """The peer's stateless resets for the connection end with one of these."""
-
-    def make_token(self, connection: QuicConnectionCore, now: float) -> bytes:
-        """Return an address validation token for the peer's next connection (RFC 9000 §8.1.3)."""
-
-    def on_ready(self, connection: QuicConnectionCore) -> None:
-        """The handshake of the connection is complete."""
-
-    def forget(self, connection: QuicConnectionCore) -> None:
-        """The connection is over and nothing of it is needed any more."""
+__all__ = ["QuicConnectionCore"]
 
 
 class QuicConnectionCore:
@@ -120,9 +82,8 @@ class QuicConnectionCore:
         self.version = version
         self.user_data: object = None
         self._router = router
-        self._held_events: list[QuicEvent] = []
+        self.reports = Reports(self, router)
         self.ready = False
-        self._shown = is_client
         self.closed = False
         """Whether the connection is over; see `close_reason`."""
         self.handshake_confirmed = False
@@ -138,7 +99,7 @@ class QuicConnectionCore:
         """Whether `PingAcknowledged` is to follow the pending PING."""
         self.handshake_done_pending = False
         self.tokens_pending: list[bytes] = []
-        self.datagrams_sent = self.bytes_sent = self.bytes_received = self.key_updates = 0
+        self.datagrams_sent = self.bytes_sent = self.bytes_received = 0
         self.spaces = (
             PacketSpace(Level.INITIAL, is_application=False, max_ack_delay=0.0),
             PacketSpace(Level.HANDSHAKE, is_application=False, max_ack_delay=0.0),
@@ -168,8 +129,7 @@ class QuicConnectionCore:
         self.transmitter = Transmitter(self)
         self.known_versions = (VERSION_1, VERSION_2)
         self.ack_delay_unit = 8 / 1_000_000
-        self.key_phase_ends = 1 << 62
-        """The packet number from which on we ask for new keys (RFC 9001 §6.6)."""
+        self.key_updates = KeyUpdates(self)
 
     # Commands
 
@@ -277,18 +237,9 @@ class QuicConnectionCore:
         self.ping_pending = self.ping_awaited = True
         self._router.touch(self)
 
-    def on_ping_acked(self) -> None:
-        """What `ping` had sent arrived."""
-        self.emit(PingAcknowledged(self))
-
     def update_keys(self, now: float) -> bool:
         """Move on to the next keys if that is allowed now (RFC 9001 §6)."""
-        one_rtt = self.one_rtt
-        if one_rtt is None or not self.handshake_confirmed or not one_rtt.may_update(self.application.largest_acked):
-            return False
-        one_rtt.update(self.application.next_number)
-        self._on_key_update(now)
-        return True
+        return self.key_updates.update(now)
 
     def migrate(self, address: SocketAddress | None = None, local_host: str | None = None) -> bool:
         """Move to another path once it is validated: ours changed, or the server is to be reached at `address`.
@@ -377,26 +328,7 @@ class QuicConnectionCore:
     @property
     def stats(self) -> ConnectionStats:
         """Figures as of now."""
-        path = self.paths.current
-        return ConnectionStats(
-            smoothed_rtt=path.rtt.smoothed,
-            latest_rtt=path.rtt.latest,
-            minimum_rtt=path.rtt.minimum,
-            rtt_variation=path.rtt.variation,
-            congestion_window=path.congestion.window,
-            bytes_in_flight=path.in_flight,
-            datagram_size=path.mtu.size,
-            packets_sent=sum(space.next_number for space in self.spaces),
-            packets_received=self.intake.packets,
-            packets_lost=self.recovery.lost_packets,
-            bytes_sent=self.bytes_sent,
-            bytes_received=self.bytes_received,
-            undecryptable_packets=self.intake.undecryptable,
-            open_streams=len(self.streams),
-            key_updates=self.key_updates,
-            path_changes=self.paths.changes,
-            ecn_capable=path.ecn.is_capable,
-        )
+        return take_stats(self)
 
     def _make_preferred_address(self) -> PreferredAddress | None:
         addresses = self.config.preferred_addresses
@@ -423,7 +355,7 @@ class QuicConnectionCore:
                 send_buffer=config.send_buffer,
             ),
             flow=self.flow,
-            observer=self,
+            observer=self.reports,
         )
 
     # Called by the endpoint
@@ -469,25 +401,9 @@ class QuicConnectionCore:
 
     # Called by the owners
 
-    def emit(self, event: QuicEvent) -> None:
-        """Queue an event; a server's connection shows itself with early data, or when it is ready."""
-        if self._shown:
-            self._router.emit(event)
-        else:
-            self._held_events.append(event)
-
-    def on_early(self) -> None:
-        """0-RTT data was accepted, and the application can answer it."""
-        self._shown = True
-        self._router.emit(ConnectionEarly(self))
-
     def on_ready(self, event: ConnectionReady, now: float) -> None:
         """The handshake is complete."""
-        self._shown = True
-        self._router.emit(event)
-        for held in self._held_events:
-            self._router.emit(held)
-        self._held_events.clear()
+        self.reports.on_ready(event)
         if not self.is_client and self.config.retry is not RetryPolicy.NEVER:
             self.tokens_pending.append(self._router.make_token(self, now))
         self._router.on_ready(self)
@@ -496,42 +412,12 @@ class QuicConnectionCore:
         """The connection is over."""
         if self.observer is not None:
             self.observer.ended(now, event.by, event.code, event.reason)
-        if self._shown:
-            self._router.emit(event)
+        self.reports.on_ended(event)
         self._router.touch(self)
 
     def forget_now(self) -> None:
         """Nothing of the connection is needed any more."""
         self._router.forget(self)
-
-    def on_stream_opened(self, stream_id: int) -> None:
-        """The peer opened a stream."""
-        self.emit(StreamOpened(self, stream_id))
-
-    def on_stream_readable(self, stream_id: int) -> None:
-        """A stream has something to read."""
-        self.emit(StreamReadable(self, stream_id))
-
-    def on_stream_writable(self, stream_id: int) -> None:
-        """A stream has room, or the peer stopped reading it."""
-        self.emit(StreamWritable(self, stream_id))
-
-    def on_streams_available(self, unidirectional: bool) -> None:
-        """The peer lets us open more streams."""
-        self.emit(StreamsAvailable(self, unidirectional))
-
-    def on_ticket(self, ticket: SessionTicket) -> None:
-        """A session ticket arrived."""
-        self.emit(TicketReceived(self, ticket))
-
-    def on_new_token(self, token: bytes) -> None:
-        """An address validation token arrived."""
-        self.emit(NewTokenReceived(self, token))
-
-    def on_datagram(self, data: bytes) -> None:
-        """A DATAGRAM frame arrived."""
-        if self.datagrams.on_received(data):
-            self.emit(DatagramsReadable(self))
 
     def on_new_connection_id(self, frame: NewConnectionIdFrame) -> None:
         """NEW_CONNECTION_ID arrived; it may retire the ID in use."""
@@ -552,24 +438,13 @@ class QuicConnectionCore:
         """Tell the endpoint which stateless resets are for this connection."""
         self._router.watch_reset_tokens(self, self.peer_cids.reset_tokens())
 
-    def on_opened(self, keys: PacketKeys, number: int, now: float) -> None:
-        """A 1-RTT packet opened; perhaps it brought a key update (RFC 9001 §6.2)."""
-        if self.one_rtt is not None and self.one_rtt.opened(keys, number, self.application.next_number):
-            self._on_key_update(now)
-
-    def _on_key_update(self, now: float) -> None:
-        self.key_updates += 1
-        if self.one_rtt is not None:
-            self.key_phase_ends = self.application.next_number + (self.one_rtt.send.suite.confidentiality_limit >> 1)
-        self.timers.discard_keys_at = now + 3 * self.probe_interval
-
     def on_datagrams_sent(self, count: int, size: int, now: float) -> None:
         """Datagrams left."""
         self.datagrams_sent += count
         self.bytes_sent += size
         self.timers.on_sent(now)
-        if self.application.next_number >= self.key_phase_ends and self.one_rtt is not None:
-            self.update_keys(now)
+        if self.application.next_number >= self.key_updates.phase_ends:
+            self.key_updates.update(now)
 
     @property
     def probe_interval(self) -> float:

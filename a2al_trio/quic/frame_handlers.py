@@ -133,7 +133,7 @@ class FrameHandlers:
     def _on_new_token(self, frame: NewTokenFrame, _context: PacketContext) -> None:
         if not self._connection.is_client:
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "NEW_TOKEN from a client", 0x07)
-        self._connection.on_new_token(frame.token)
+        self._connection.reports.on_new_token(frame.token)
 
     def _on_handshake_done(self, _frame: HandshakeDoneFrame, context: PacketContext) -> None:
         if not self._connection.is_client:
@@ -172,10 +172,12 @@ class FrameHandlers:
         self._connection.streams.for_peer(frame.stream_id, receiving=True)
 
     def _on_datagram(self, frame: DatagramFrame, _context: PacketContext) -> None:
-        limit = self._connection.config.max_datagram_frame_size
+        connection = self._connection
+        limit = connection.config.max_datagram_frame_size
         if not limit or len(frame.data) > limit:
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "DATAGRAM we did not ask for", 0x30)
-        self._connection.on_datagram(frame.data)
+        if connection.datagrams.on_received(frame.data):
+            connection.reports.on_datagrams_readable()
 
     # Connection IDs and paths
 

@@ -209,7 +209,7 @@ class Handshake:
                 self._activate_one_rtt()
                 connection.establishment.on_handshake_complete(now)
             case TicketReceived(ticket=ticket):
-                connection.on_ticket(ticket)
+                connection.reports.on_ticket(ticket)
 
     def _install(self, ready: KeysReady) -> None:
         connection = self._connection
@@ -236,14 +236,14 @@ class Handshake:
         """Server: the answer to 0-RTT data need not wait for the client's Finished (RFC 9001 §4.1.1, §5.7)."""
         # Nothing is received with these before the handshake is complete, which brings the real receiving keys.
         self._connection.one_rtt = OneRttKeys(keys, keys)
-        self._connection.on_early()
+        self._connection.reports.on_early()
 
     def _activate_one_rtt(self) -> None:
         assert self._send_one_rtt is not None
         assert self._receive_one_rtt is not None
         connection = self._connection
         connection.one_rtt = OneRttKeys(self._send_one_rtt, self._receive_one_rtt)
-        connection.key_phase_ends = self._send_one_rtt.suite.confidentiality_limit >> 1
+        connection.key_updates.begin()
         self._send_one_rtt = self._receive_one_rtt = None
         connection.early_keys = None
 

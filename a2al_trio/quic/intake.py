@@ -60,7 +60,7 @@ class Intake:
         if result.opened:
             self._receiver.packets += result.opened
             connection.timers.on_received(now)
-            connection.on_opened(one_rtt.receive, result.lowest, now)
+            connection.key_updates.on_opened(one_rtt.receive, result.lowest, now)
             if path is not connection.paths.current:
                 connection.migration.on_packet(path, result.destination_cid, moved=not result.only_probing)
         return result.failed

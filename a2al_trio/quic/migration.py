@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.quic.events import PathChanged
 
 if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
@@ -57,7 +56,7 @@ class Migration:
         if before.validated:
             # An attacker may have sent the packet on: the old path is asked as well (RFC 9000 §9.3.3).
             before.start_challenge(connection.entropy)
-        connection.emit(PathChanged(connection, path.peer_address))
+        connection.reports.on_path_changed(path.peer_address)
 
     def on_response(self, data: bytes) -> None:
         """PATH_RESPONSE arrived, on whatever path (RFC 9000 §8.2.3)."""
@@ -73,7 +72,7 @@ class Migration:
     def _switch(self, path: Path) -> None:
         connection = self._connection
         connection.paths.migrate(path)
-        connection.emit(PathChanged(connection, path.peer_address))
+        connection.reports.on_path_changed(path.peer_address)
         self._retire_unused_cids()
 
     def _retire_unused_cids(self) -> None:
@@ -95,7 +94,7 @@ class Migration:
                 continue
             if path is paths.current:
                 if paths.revert():
-                    connection.emit(PathChanged(connection, paths.current.peer_address))
+                    connection.reports.on_path_changed(paths.current.peer_address)
                 elif not path.validated:
                     # Nowhere to go back to: keep asking, the idle timeout sees to the end.
                     path.start_challenge(connection.entropy)

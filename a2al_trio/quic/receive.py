@@ -160,7 +160,7 @@ class Receiver:
         if number <= space.acks.largest and space.acks.is_duplicate(number):
             return None
         if one_rtt is not None and (keys is not one_rtt.receive or number < one_rtt.lowest_received):
-            self._connection.on_opened(keys, number, now)
+            self._connection.key_updates.on_opened(keys, number, now)
         return number, payload
 
     def _on_undecryptable(self, keys: PacketKeys) -> None:

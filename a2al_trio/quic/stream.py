@@ -9,7 +9,6 @@ from a2al_trio.quic.flow import ReceiveWindow
 from a2al_trio.quic.send_buffer import SendBuffer
 
 if TYPE_CHECKING:
-    from a2al_trio.quic.stream_order import SendOrder
     from a2al_trio.quic.stream_writing import StreamWriting
 
 __all__ = ["DEFAULT_URGENCY", "ReceiveHalf", "SendHalf", "Stream"]
@@ -30,7 +29,6 @@ class SendHalf:
         "buffer",
         "id_field",
         "limit",
-        "order",
         "reset_acked",
         "reset_code",
         "reset_pending",
@@ -43,9 +41,8 @@ class SendHalf:
         "writing",
     )
 
-    def __init__(self, writing: StreamWriting, order: SendOrder, stream_id: int, limit: int, id_field: bytes) -> None:
+    def __init__(self, writing: StreamWriting, stream_id: int, limit: int, id_field: bytes) -> None:
         self.writing = writing
-        self.order = order
         self.stream_id = stream_id
         self.urgency = DEFAULT_URGENCY
         self.buffer = SendBuffer()
@@ -60,11 +57,6 @@ class SendHalf:
         self.wants_writable = False
         self.blocked_pending = False
         self._blocked_at = -1
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the application may still write."""
-        return not self.buffer.final and self.reset_code is None
 
     @property
     def is_done(self) -> bool:
@@ -86,7 +78,7 @@ class SendHalf:
         """These bytes must be sent again."""
         if self.reset_code is None:
             self.buffer.on_lost(start, stop, fin=fin)
-            self.order.activate(self)
+            self.writing.order.activate(self)
 
     def on_blocked(self) -> None:
         """Data waits for the peer's credit: tell it once per limit (STREAM_DATA_BLOCKED)."""

@@ -22,14 +22,14 @@ class StreamWriting:
     """The sending halves of a connection's streams; `send_buffer` is how many unsent bytes each may hold."""
 
     __slots__ = (
-        "_control", "_flow", "_most_message", "_observer", "_order", "_send_buffer", "_streams", "_table", "blocked"
+        "_control", "_flow", "_most_message", "_observer", "_send_buffer", "_streams", "_table", "blocked", "order"
     )  # fmt: skip
 
     def __init__(self, table: StreamTable, flow: ConnectionFlow, observer: StreamObserver, *, send_buffer: int) -> None:
         self._table = table
         self._streams = table.by_id
         self._control = table.control
-        self._order = table.order
+        self.order = table.order
         self._flow = flow
         self._observer = observer
         self._send_buffer = send_buffer
@@ -41,14 +41,17 @@ class StreamWriting:
 
     def write(self, stream_id: int, data: bytes | bytearray | memoryview, *, fin: bool) -> int:
         """Accept bytes up to the send buffer's mark and return how many; see QuicConnectionCore.write."""
-        half = self._sending(stream_id)
-        buffer = half.buffer
-        if fin and not buffer.end and type(data) is bytes and 0 < len(data) <= self._most_message and half.is_open:
+        stream = self._streams.get(stream_id)
+        half = None if stream is None else stream.send
+        if half is None or half.stopped_code is not None:
+            raise self._refusal(stream_id, stream)
+        buffer, is_over = half.buffer, half.buffer.final or half.reset_code is not None
+        if fin and not is_over and not buffer.end and type(data) is bytes and 0 < len(data) <= self._most_message:
             # All the stream will ever carry, in one small piece.
             buffer.write_message(data)
-            self._order.activate(half)
+            self.order.activate(half)
             return len(data)
-        if buffer.final or half.reset_code is not None:
+        if is_over:
             if fin and not data and buffer.final:
                 return 0
             raise LocalProtocolError(f"stream {stream_id} has been finished or reset already")
@@ -64,20 +67,19 @@ class StreamWriting:
             buffer.write(data)
         if fin:
             buffer.finish()
-        self._order.activate(half)
+        self.order.activate(half)
         return size
 
-    def _sending(self, stream_id: int) -> SendHalf:
-        stream = self._streams.get(stream_id)
+    def _refusal(self, stream_id: int, stream: Stream | None) -> LocalProtocolError | StreamStopped:
+        """Return why nothing can be written, and note that the application knows."""
         if stream is None:
-            raise LocalProtocolError(f"stream {stream_id} is closed")
-        if stream.send is None:
-            raise LocalProtocolError(f"stream {stream_id} is receive-only")
-        if stream.send.stopped_code is not None:
-            stream.send.stop_told = True
-            self._table.remove_if_done(stream)
-            raise StreamStopped(stream.send.stopped_code)
-        return stream.send
+            return LocalProtocolError(f"stream {stream_id} is closed")
+        half = stream.send
+        if half is None or half.stopped_code is None:
+            return LocalProtocolError(f"stream {stream_id} is receive-only")
+        half.stop_told = True
+        self._table.remove_if_done(stream)
+        return StreamStopped(half.stopped_code)
 
     def set_urgency(self, stream_id: int, urgency: int) -> None:
         """Set the sending order: 0 goes first, 7 last."""
@@ -85,7 +87,7 @@ class StreamWriting:
         if stream is None or not 0 <= urgency < URGENCIES:
             raise LocalProtocolError(f"urgency must be in 0..{URGENCIES - 1}, and stream {stream_id} open")
         if stream.send is not None:
-            self._order.set_urgency(stream.send, urgency)
+            self.order.set_urgency(stream.send, urgency)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Give up sending: RESET_STREAM; nothing happens if that direction is over."""
@@ -103,7 +105,7 @@ class StreamWriting:
         half.reset_size = half.buffer.next_offset
         half.reset_pending = True
         half.buffer.clear()
-        self._order.deactivate(half)
+        self.order.deactivate(half)
         self.want_control(half.stream_id)
 
     # What becomes of what was sent
@@ -155,11 +157,11 @@ class StreamWriting:
             half.limit = maximum
             half.blocked_pending = False
             if half.buffer.has_pending:
-                self._order.activate(half)
+                self.order.activate(half)
 
     def block(self, half: SendHalf) -> None:
         """New data of the stream waits for credit: of its own, or of the connection."""
-        self._order.deactivate(half)
+        self.order.deactivate(half)
         if half.buffer.next_offset >= half.limit:
             half.on_blocked()
         else:
@@ -170,4 +172,4 @@ class StreamWriting:
         """The connection has credit again: streams that waited for it may send."""
         blocked, self.blocked = self.blocked, {}
         for half in blocked.values():
-            self._order.activate(half)
+            self.order.activate(half)

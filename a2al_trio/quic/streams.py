@@ -152,7 +152,7 @@ class StreamTable:
         is_local = stream_id & 1 == self._local_bit
         if is_local or not stream_id & 2:
             limit = self._initial_send_limit(stream_id)
-            stream.send = SendHalf(self.writing, self.order, stream_id, limit, encode_varint(stream_id))
+            stream.send = SendHalf(self.writing, stream_id, limit, encode_varint(stream_id))
         if not is_local or not stream_id & 2:
             stream.receive = ReceiveHalf(self._window, self._max_window)
         self.by_id[stream_id] = stream

@@ -355,9 +355,9 @@ class Transmitter:
             connection.flow.sent += stop - start
             half.writing.on_sent_new(half)
         if buffer.has_pending:
-            half.order.rotate(half)
+            half.writing.order.rotate(half)
         else:
-            half.order.deactivate(half)
+            half.writing.order.deactivate(half)
         return count
 
     def _maybe_skip_number(self, space: PacketSpace) -> None:
