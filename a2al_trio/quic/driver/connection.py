@@ -398,7 +398,7 @@ class QuicConnection(trio.abc.AsyncResource):
     async def _park(self, wait: Wait) -> None:
         line = self._lines.get(wait)
         if line is None:
-            line = self._lines[wait] = Line()
+            line = self._lines[wait] = Line(self._endpoint._reading)
         await line.wait()
 
     def _wake(self, wait: Wait) -> bool:
@@ -419,8 +419,10 @@ class QuicConnection(trio.abc.AsyncResource):
         unidirectional = stream_id & UNIDIRECTIONAL
         opened = self._opened_unidirectional if unidirectional else self._opened
         opened.append(stream_id)
-        if len(opened) == 1 and self._wake(Wait.UNIDIRECTIONAL_STREAM if unidirectional else Wait.STREAM):
-            self._endpoint._expect_word()
+        if len(opened) == 1:
+            line = self._lines.get(Wait.UNIDIRECTIONAL_STREAM if unidirectional else Wait.STREAM)
+            if line is not None and line.wake_reader_or_first():
+                self._endpoint._expect_word()
 
     def _ended(self, end: CloseReason) -> None:
         """Note the end once, and let everybody who waits here find out."""

@@ -1,6 +1,6 @@
 """QUIC on a datagram socket: one core, three tasks, however many connections and streams there are.
 
-The receiving task takes whatever has arrived, hands it to the core, and wakes the tasks that wait for it or, if there
+Whoever reads (see reading.py) hands whatever has arrived to the core, and wakes the tasks that wait for it or, if there
 are none, sends what the core has to say. The tasks so woken are expected to have a word, an answer or the next request;
 what they say shares datagrams, and these leave when the last has had its word, or half of many: then the peer works on
 the first half while we come to the second. Commands of any other task mark the endpoint, and the sending task runs in
@@ -20,10 +20,11 @@ import trio
 
 from a2al_trio.errors import CloseCause, ConnectionLost
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.net.datagram import DatagramSocket, Transmit
+from a2al_trio.net.datagram import DatagramSocket, Received, Transmit
 from a2al_trio.quic.config import ClientTls, QuicConfig, ServerTls
 from a2al_trio.quic.connection import QuicConnectionCore
 from a2al_trio.quic.driver.connection import CloseReason, QuicConnection, Wait
+from a2al_trio.quic.driver.reading import Reading
 from a2al_trio.quic.driver.wakeup import Wakeup
 from a2al_trio.quic.endpoint import QuicEndpointCore
 from a2al_trio.quic.errors import TransportErrorCode
@@ -71,7 +72,7 @@ async def open_quic(
     """
     endpoint = QuicEndpoint(socket, config or QuicConfig(), server, accept_queue)
     async with open_service_nursery("QUIC endpoint") as nursery:
-        nursery.start_soon(endpoint._receive)
+        nursery.start_soon(endpoint._reading.stand_in)
         nursery.start_soon(endpoint._keep_time)
         nursery.start_soon(endpoint._send_when_asked)
         try:
@@ -96,6 +97,7 @@ class QuicEndpoint:
         "_flush_wanted",
         "_heard",
         "_is_server",
+        "_reading",
         "_share",
         "_socket",
         "_timer",
@@ -110,6 +112,7 @@ class QuicEndpoint:
         self._accept_limit = accept_queue
         self._accepted: deque[QuicConnection] = deque()
         self._accepting = trio.lowlevel.ParkingLot()
+        self._reading = Reading(socket, self._take)
         self._flush_wanted = Wakeup()
         self._defer = False
         self._words_expected = self._heard = 0
@@ -237,22 +240,22 @@ class QuicEndpoint:
 
     # --- the three tasks ---------------------------------------------------------------------------------------
 
-    async def _receive(self) -> None:
-        receive, take = self._socket.receive, self._core.receive_datagrams
-        while True:
-            batches = await receive()
-            now = trio.current_time()
-            for batch in batches:
-                take(batch, now)
-            self._words_expected = self._heard = 0
-            readable, others = self._dispatch()
-            self._share = (readable + 1) >> 1 if readable >= 2 * MIN_SHARE else readable
-            if others:
-                # Tasks are about to run that may have something to send: acknowledgements travel with that.
-                self._defer = True
-                self._flush_wanted.wake()
-            elif not self._words_expected:
-                self._flush(now)
+    def _take(self, batches: list[Received]) -> int:
+        """Hand what was read to the core and see to what follows; returns how many tasks that woke."""
+        now = trio.current_time()
+        take = self._core.receive_datagrams
+        for batch in batches:
+            take(batch, now)
+        self._words_expected = self._heard = 0
+        readable, others = self._dispatch()
+        self._share = (readable + 1) >> 1 if readable >= 2 * MIN_SHARE else readable
+        if others:
+            # Tasks are about to run that may have something to send: acknowledgements travel with that.
+            self._defer = True
+            self._flush_wanted.wake()
+        elif not self._words_expected:
+            self._flush(now)
+        return self._words_expected + others
 
     async def _keep_time(self) -> None:
         while True:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from a2al_trio.errors import RemoteProtocolError, StreamReset, StreamStopped
-from a2al_trio.quic.driver.wakeup import Wakeup
+from a2al_trio.quic.driver.wakeup import ReadersWakeup, Wakeup
 
 if TYPE_CHECKING:
     from a2al_trio.quic.driver.connection import QuicConnection
@@ -70,7 +70,8 @@ class _StreamBase:
         self._receive_ended = not self._receives
         self._peeked = b""
         self._reset_code: int | None = None
-        self._sending_wakeup = self._receiving_wakeup = NOBODY
+        self._sending_wakeup: Wakeup = NOBODY
+        self._receiving_wakeup: Wakeup = NOBODY
         self.on_given_up: Callable[[], object] | None = None
         """Called once, at once, when the peer stops or resets the stream or the connection ends; it must not raise."""
 
@@ -214,7 +215,7 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
     async def _wait_for_room(self) -> None:
         """Wait until the core takes bytes again; only one task at a time gets here."""
         if self._sending_wakeup is NOBODY:
-            self._sending_wakeup = Wakeup()
+            self._sending_wakeup = ReadersWakeup(self._connection._endpoint._reading)
         self._sending = True
         try:
             while self._full:
@@ -307,10 +308,10 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
 
     async def _wait_for_data(self, limit: int) -> bytes:
         """Take up to `limit` bytes once there are some; cancelled, it has taken nothing."""
-        if self._receiving_wakeup is NOBODY:
-            self._receiving_wakeup = Wakeup()
         connection = self._connection
         endpoint = connection._endpoint
+        if self._receiving_wakeup is NOBODY:
+            self._receiving_wakeup = ReadersWakeup(endpoint._reading)
         self._receiving = True
         try:
             endpoint._had_word()

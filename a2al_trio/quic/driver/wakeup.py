@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
-__all__ = ["Line", "Wakeup"]
+if TYPE_CHECKING:
+    from a2al_trio.quic.driver.reading import Reading
+
+__all__ = ["Line", "ReadersWakeup", "Wakeup"]
 
 
 class Wakeup:
@@ -23,12 +28,11 @@ class Wakeup:
     async def wait(self) -> None:
         """Wait for the next `wake`; a checkpoint, and cancel-safe."""
         self.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def wake(self) -> bool:
         """Let the waiting task run in the next tick; returns whether there is one."""
@@ -39,12 +43,42 @@ class Wakeup:
         return True
 
 
+class ReadersWakeup(Wakeup):
+    """A `Wakeup` whose task reads the socket while it waits if nobody else does, see `Reading`."""
+
+    __slots__ = ("_reading",)
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__()
+        self._reading = reading
+
+    async def wait(self) -> None:
+        """Wait for the next `wake`; a checkpoint, and cancel-safe."""
+        self.task = trio.lowlevel.current_task()
+        if self._reading.reader is None:
+            await self._reading.read_until_resumed(self._abort)
+        else:
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def wake(self) -> bool:
+        """Let the waiting task run in the next tick; returns whether there is one."""
+        task, self.task = self.task, None
+        if task is None:
+            return False
+        self._reading.resume(task)
+        return True
+
+
 class Line:
-    """Lets tasks wait in a line, first come, first served; conditions are checked as with `Wakeup`."""
+    """Lets tasks wait in a line, first come, first served; conditions are checked as with `Wakeup`.
 
-    __slots__ = ("_tasks",)
+    One of them may read the socket meanwhile, see `Reading`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_reading", "_tasks")
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
         self._tasks: list[trio.lowlevel.Task] = []  # short; an empty deque would be half a kilobyte
 
     async def wait(self) -> None:
@@ -56,14 +90,26 @@ class Line:
             tasks.remove(task)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self._reading.reader is None:
+            await self._reading.read_until_resumed(abort)
+        else:
+            await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake(self) -> bool:
         """Let the first in the line run in the next tick; returns whether there is one."""
         if not self._tasks:
             return False
-        trio.lowlevel.reschedule(self._tasks.pop(0))
+        self._reading.resume(self._tasks.pop(0))
         return True
+
+    def wake_reader_or_first(self) -> bool:
+        """Where it does not matter who goes first: the task that reads the socket can go on at once."""
+        reader, tasks = self._reading.reader, self._tasks
+        if reader is not None and reader in tasks:
+            tasks.remove(reader)
+            self._reading.resume(reader)
+            return True
+        return self.wake()
 
     def wake_all(self) -> None:
         """Let all of them run in the next tick."""

@@ -8,7 +8,6 @@ import trio.testing
 
 from a2al_trio.errors import CloseCause, ConnectionLost, StreamReset, StreamStopped
 from a2al_trio.quic import QuicConfig, QuicConnection, QuicStream
-from a2al_trio.quic.driver.wakeup import Line
 from tests.quic.driver.support import two_connections
 
 Clock = trio.testing.MockClock
@@ -219,24 +218,3 @@ async def test_a_task_that_is_woken_and_says_nothing_holds_nobody_up(autojump_cl
             await trio.sleep(1)
             assert near.stats.bytes_in_flight == 0
             assert near.stats.packets_lost == 0
-
-
-async def test_a_line_serves_first_come_first_and_survives_cancellation(autojump_clock: Clock) -> None:
-    line, order = Line(), []
-
-    async def wait(name: str) -> None:
-        await line.wait()
-        order.append(name)
-
-    async with trio.open_nursery() as nursery:
-        for name in ("first", "second", "third"):
-            nursery.start_soon(wait, name)
-            await trio.testing.wait_all_tasks_blocked()
-        with trio.move_on_after(1):
-            await line.wait()
-        assert line.wake()
-        await trio.testing.wait_all_tasks_blocked()
-        assert order == ["first"]
-        line.wake_all()
-    assert sorted(order) == ["first", "second", "third"]
-    assert not line.wake()
