@@ -6,8 +6,6 @@ import trio
 from fastapi import FastAPI, Request
 from loopback import open_pair
 
-from a2al_trio.http import http_client, serve_asgi
-
 app = FastAPI()
 
 
@@ -19,8 +17,8 @@ async def hello(name: str, request: Request) -> dict[str, str]:
 
 async def main() -> None:
     async with open_pair() as (callee, caller), trio.open_nursery() as nursery:
-        await nursery.start(serve_asgi, callee, app)
-        async with http_client(caller) as client:
+        await nursery.start(callee.serve_asgi, app)
+        async with caller.http_client() as client:
             answer = (await client.get(f"a2al://{callee.address}/hello/world")).json()
             print(answer["greeting"], "caller proven:", answer["caller"] == str(caller.address))
         nursery.cancel_scope.cancel()

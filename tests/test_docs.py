@@ -32,7 +32,6 @@ from a2al_trio import Host, HostConfig, Identity, open_host
 from a2al_trio.cli import main
 from a2al_trio.h3 import RequestHead, open_h3_client
 from a2al_trio.host import load_config
-from a2al_trio.http import serve_asgi
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.socket import open_udp
 from a2al_trio.quic import ClientTls, open_quic, pinned
@@ -86,7 +85,7 @@ async def use_tutorial(page: Namespace) -> None:
         await send({"type": "http.response.body", "body": b"a page"})
 
     async with open_loopback_hosts() as (callee, _), trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_asgi, callee, app))  # type: ignore[arg-type]
+        await nursery.start(partial(callee.serve_asgi, app))  # type: ignore[arg-type]
         assert await page["fetch"](str(callee.address), str(callee.dht_address)) == "a page"
         nursery.cancel_scope.cancel()
 
@@ -116,6 +115,13 @@ async def use_http(page: Namespace) -> None:
             ):
                 assert (await exchange.receive_response()).status == 200
                 assert await exchange.receive_all(limit=100) == b'"None"'
+        nursery.cancel_scope.cancel()
+
+
+async def use_mcp(page: Namespace) -> None:
+    async with open_loopback_hosts() as (callee, caller), trio.open_nursery() as nursery:
+        nursery.start_soon(page["serve"], callee)
+        assert await page["call"](caller, str(callee.address)) == str(caller.address)
         nursery.cancel_scope.cancel()
 
 
@@ -168,6 +174,7 @@ USES: dict[str, Callable[[Namespace], Awaitable[None]]] = {
     "index.md": use_index,
     "tutorial.md": use_tutorial,
     "howto/http.md": use_http,
+    "howto/mcp.md": use_mcp,
     "howto/forward.md": use_forward,
     "howto/access.md": use_access,
     "howto/hub.md": use_hub,

@@ -14,7 +14,7 @@ SAYS = {
     "chat": "bob heard alice: hello, all",
     "http_service": "hello world caller proven: True",
     "file_share": "photo.raw is equal: True",
-    "mcp_tools": "['add'] {'result': 42}",
+    "mcp_tools": "['add', 'caller_aid'] {'result': 42}\ncaller proven: True",
     "swarm": "50 of 50 agents were found and proved who they are",
 }
 

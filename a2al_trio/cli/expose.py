@@ -11,7 +11,6 @@ from a2al_trio.cli.parameters import AID, SERVICE
 from a2al_trio.cli.running import run_async
 from a2al_trio.cli.telling import json_option, tell
 from a2al_trio.host.access import AccessList
-from a2al_trio.http import serve_tcp
 from a2al_trio.identity import Address
 
 __all__ = ["expose"]
@@ -40,6 +39,6 @@ async def expose(
     access = AccessList(allow=allow if allow or token else None, deny=deny, tokens=token)
     async with node.open_host() as host, trio.open_nursery() as nursery:
         host.access = access
-        await nursery.start(serve_tcp, host, *service)
+        await nursery.start(host.serve_tcp, service)
         tell("exposes", f"{service[0]}:{service[1]}")
         await announce(host, as_json=as_json)

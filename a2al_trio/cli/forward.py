@@ -12,7 +12,6 @@ from a2al_trio.cli.parameters import AID, TCP_LISTEN
 from a2al_trio.cli.running import run_async
 from a2al_trio.cli.telling import json_option, print_json, tell
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.http import forward_tcp
 from a2al_trio.identity import Address
 from a2al_trio.net.address import SocketAddress
 
@@ -55,4 +54,4 @@ async def forward(aid: Address, listen: SocketAddress, token: str, as_json: bool
             print_json(listen=str(port), aid=str(aid))
         else:
             click.echo(str(port))
-        await forward_tcp(host, aid, listeners, token=token)
+        await host.forward_tcp(aid, listeners, token=token)

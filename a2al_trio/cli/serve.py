@@ -13,7 +13,6 @@ from a2al_trio.cli.parameters import SERVICE
 from a2al_trio.cli.running import run_async
 from a2al_trio.cli.telling import json_option, tell
 from a2al_trio.host import AgentConnection
-from a2al_trio.http import serve_tcp
 from a2al_trio.quic import QuicStream
 
 __all__ = ["echo", "serve"]
@@ -33,7 +32,7 @@ async def serve(forward: tuple[str, int] | None, agents: Path | None, as_json: b
     async with node.open_host() as host, trio.open_nursery() as nursery:
         await register_agents(host, agents)
         if forward is not None:
-            await nursery.start(serve_tcp, host, *forward)
+            await nursery.start(host.serve_tcp, forward)
         else:
             await nursery.start(host.serve, echo)
         tell("serves", f"{forward[0]}:{forward[1]}" if forward else "echo")

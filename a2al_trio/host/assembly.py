@@ -235,7 +235,6 @@ class _Builder:
             connections=self.connections,
             punches=meetings.punches,
             outgoing=outgoing,
-            web_outgoing=web,
             pool=pool,
             http_pool=ConnectionPool(web.open, nursery, default=agents.default.address),
             mailbox=Mailbox(

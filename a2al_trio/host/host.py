@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import trio
@@ -25,6 +26,7 @@ from a2al_trio.host.pool import ConnectionPool
 from a2al_trio.host.publish import Publisher
 from a2al_trio.host.records import EndpointRecord, Records
 from a2al_trio.host.report import debug_data
+from a2al_trio.host.tcp import answer_from_tcp, forward_tcp
 from a2al_trio.host.topics import Topics
 from a2al_trio.host.web import WebAgent, WebConnection
 from a2al_trio.identity import Address, Identity
@@ -32,6 +34,12 @@ from a2al_trio.nat.sense import NatSense
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.punch import PunchPool
 from a2al_trio.wire import EndpointPayload, NatType, SignedRecord
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    from a2al_trio.http import Application
 
 __all__ = ["Host", "HostParts"]
 
@@ -52,7 +60,6 @@ class HostParts:
     connections: weakref.WeakSet[AgentConnection]
     punches: PunchPool
     outgoing: Outgoing
-    web_outgoing: Outgoing
     pool: ConnectionPool
     http_pool: ConnectionPool
     mailbox: Mailbox
@@ -73,7 +80,11 @@ class Host:
         self.pool = parts.pool
         """Connections shared by those who dial the same agent again and again."""
         self.http_pool = parts.http_pool
-        """Connections for HTTP, shared likewise; see `open_http_connection`."""
+        """Connections for HTTP, shared likewise.
+
+        Their `alpn` is "h3" if the agent serves HTTP/3, and else that of agent connections, on whose streams HTTP/1.1
+        is spoken.
+        """
         self.mailbox = parts.mailbox
         """Encrypted notes to agents and from them."""
         self.topics = parts.topics
@@ -248,21 +259,6 @@ class Host:
         """
         return await self._parts.outgoing.open(peer, at=at, record=record, local=local)
 
-    async def open_http_connection(
-        self,
-        peer: Address,
-        *,
-        at: SocketAddress | None = None,
-        record: EndpointRecord | None = None,
-        local: Address | None = None,
-    ) -> AgentConnection:
-        """Connect to an agent for HTTP; arguments and errors are those of `open_connection`.
-
-        The connection's `alpn` is "h3" if the agent serves HTTP/3, and else that of agent connections, on whose
-        streams HTTP/1.1 is spoken.
-        """
-        return await self._parts.web_outgoing.open(peer, at=at, record=record, local=local)
-
     @asynccontextmanager
     async def connect(
         self,
@@ -323,6 +319,107 @@ class Host:
     def allows(self, local: Address, remote: Address | None, tokens: Sequence[str] = ()) -> bool:
         """Whether `access` lets a caller use an agent of ours; `remote` is None for an anonymous one."""
         return self._parts.admission.allows(local, remote, tokens)
+
+    # --- the web -------------------------------------------------------------------------------------------------
+
+    def http_client(
+        self,
+        *,
+        local: Address | None = None,
+        token: str = "",
+        **settings: Any,  # noqa: ANN401 - httpx checks them
+    ) -> httpx.AsyncClient:
+        """An httpx client that calls agents: `await client.get("a2al://AID/path")`.
+
+        Requests share `http_pool`, whose connections outlive the client. One whose connection proves dead is repeated
+        once if it may be; one that an agent has not processed is sent again. `local` is the agent that calls, the
+        default one unless given; `token` is a ticket for agents that ask for one. `settings` are httpx's own; unlike
+        httpx's the client has no time limits unless given `timeout`. Why an agent cannot be reached is the cause of
+        `httpx.ConnectError`.
+
+        Raises ConfigurationError if httpx is not installed (`pip install 'a2al-trio[http]'`).
+        """
+        with _installed("http", "http_client needs httpx"):
+            from a2al_trio.http.client import Pools, httpx_client
+        return httpx_client(Pools(self.http_pool, self.pool), local=local, token=token, **settings)
+
+    def httpx2_client(
+        self,
+        *,
+        local: Address | None = None,
+        token: str = "",
+        **settings: Any,  # noqa: ANN401 - httpx2 checks them
+    ) -> httpx2.AsyncClient:
+        """The same as `http_client` for httpx2, the continuation of httpx that MCP's library uses.
+
+        Raises ConfigurationError if it is not installed (`pip install 'a2al-trio[httpx2]'`).
+        """
+        with _installed("httpx2", "httpx2_client needs httpx2 and httpx"):
+            from a2al_trio.http.client import Pools
+            from a2al_trio.http.httpx2_client import httpx2_client
+        return httpx2_client(Pools(self.http_pool, self.pool), local=local, token=token, **settings)
+
+    async def serve_asgi(
+        self,
+        app: Application,
+        *,
+        http3: bool = True,
+        web: Iterable[WebAgent] = (),
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Have an ASGI 3 application answer the callers of all agents of this host, until cancelled.
+
+        Each request finds in `scope["extensions"]["a2al.peer"]` who calls (`aid`), which agent is called (`agent`) and
+        how the caller is reached (`path`); the header `a2al-peer` holds the caller's AID too. Both are proven by the
+        caller's certificate. A caller that cancels a request cancels the application's work on it.
+
+        Callers of our kind come over HTTP/3, unless `http3` is False or pylsqpack is not installed
+        (`pip install 'a2al-trio[h3]'`); all others over HTTP/1.1 on agent streams. `web` names agents that any HTTP/3
+        client may call, such as a browser; what it may do there is for `access` to say, with None as the caller.
+
+        Raises ApplicationFailed if the application says that it cannot start. Its errors in a request are logged, and
+        answered with status 500.
+        """
+        from a2al_trio.http.server import serve_asgi
+
+        await serve_asgi(self, app, http3=http3, web=web, task_status=task_status)
+
+    # --- TCP -----------------------------------------------------------------------------------------------------
+
+    async def serve_tcp(
+        self, service: tuple[str, int], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Forward every stream of every caller to a TCP service, given as host and port, until cancelled.
+
+        A service that does not accept within 5 s is said to the caller by resetting the stream with 0x43, so that it
+        can be told from an empty answer (spec 04 §17 D21).
+        """
+        await self.serve(partial(answer_from_tcp, service=service), task_status=task_status)
+
+    async def forward_tcp(
+        self,
+        peer: Address,
+        listeners: list[trio.SocketListener],
+        *,
+        local: Address | None = None,
+        token: str = "",
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Connect every TCP client of `listeners` to an agent by a stream of its own, until cancelled.
+
+        The agent is dialled when somebody comes, and again when the connection has died. A client whose stream cannot
+        be had is hung up on; the reason is in the log. `local` and `token` are as in `http_client`. The listeners are
+        closed in the end.
+        """
+        await forward_tcp(self.pool, peer, listeners, local=local, token=token, task_status=task_status)
+
+
+@contextmanager
+def _installed(extra: str, need: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(f"{need}: pip install 'a2al-trio[{extra}]'") from error
 
 
 async def _handle(handler: Callable[[C], Awaitable[object]], connection: C, resource: trio.abc.AsyncResource) -> None:

@@ -154,6 +154,12 @@ class ConnectionPool:
             if entry.dialling is None:
                 del self._entries[local or self._default, peer]
 
+    def retire(self, connection: AgentConnection) -> None:
+        """Give a connection out no more, because its agent takes nothing new on it; whoever uses it ends it."""
+        entry = self._entries.get((connection.local, connection.remote))
+        if entry is not None and entry.connection is connection:
+            entry.connection = None
+
     async def _connect(self, entry: _Entry, peer: Address, local: Address | None) -> None:
         assert entry.dialling is not None, "only an entry that is being dialled gets here"
         entry.error = None

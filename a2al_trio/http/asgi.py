@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import attrs
 import trio
 
 from a2al_trio.errors import A2alError
-from a2al_trio.host import AgentConnection
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.web import WebAgent, WebConnection
+from a2al_trio.identity import Address
 from a2al_trio.scopes import open_service_nursery
 
 __all__ = [
     "PEER_EXTENSION",
     "PEER_HEADER",
     "TOKEN_HEADER",
+    "AgentHost",
     "Application",
     "ApplicationFailed",
     "Message",
@@ -55,6 +58,27 @@ STOP_LIMIT = 5.0
 
 class ApplicationFailed(A2alError):
     """The application said that it cannot start; the message is its own."""
+
+
+class AgentHost(Protocol):
+    """What serving an application takes of a host."""
+
+    async def serve(
+        self, handler: Callable[[AgentConnection], Awaitable[object]], *, task_status: trio.TaskStatus[None] = ...
+    ) -> None:
+        """Run `handler` for every caller on agent streams."""
+
+    async def serve_http3(
+        self,
+        handler: Callable[[WebConnection], Awaitable[object]],
+        *,
+        web: Iterable[WebAgent] = ...,
+        task_status: trio.TaskStatus[None] = ...,
+    ) -> None:
+        """Offer HTTP/3, and run `handler` for every caller that takes it."""
+
+    def allows(self, local: Address, remote: Address | None, tokens: Sequence[str] = ...) -> bool:
+        """Whether a caller may use an agent."""
 
 
 def call_scope(

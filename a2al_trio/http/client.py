@@ -11,18 +11,22 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
+from typing import Any
 
+import attrs
 import httpcore
 import httpx
 import trio
 
 from a2al_trio.errors import A2alError
-from a2al_trio.host import HTTP3, AgentConnection, ConnectionPool, Host
+from a2al_trio.host.config import HTTP3
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.pool import ConnectionPool
 from a2al_trio.http.refusals import NotProcessed, explain
 from a2al_trio.identity import Address, InvalidAddress
 from a2al_trio.quic import QuicStream
 
-__all__ = ["AgentTransport"]
+__all__ = ["AgentTransport", "Pools", "httpx_client"]
 
 HAS_HTTP3 = find_spec("pylsqpack") is not None
 
@@ -34,14 +38,25 @@ TRIES = 3
 """How often a request is sent to an agent that goes away before it processes it."""
 
 
+@attrs.frozen
+class Pools:
+    """Where the connections of a host come from."""
+
+    http: ConnectionPool
+    """For requests."""
+    streams: ConnectionPool
+    """For requests that want a raw stream in the end."""
+
+
 class AgentTransport(httpx.AsyncBaseTransport):
     """Sends requests for `a2al://AID/path` to the agent; no other host is called.
 
-    `http` and `https` URLs mean the same: applications make them up for their own pages.
+    `http` and `https` URLs mean the same: applications make them up for their own pages. `local` is the agent that
+    calls; `token` is a ticket for agents that ask for one.
     """
 
-    def __init__(self, host: Host, *, local: Address | None = None, token: str = "") -> None:
-        self._host = host
+    def __init__(self, pools: Pools, *, local: Address | None, token: str) -> None:
+        self._pools = pools
         self._local = local
         self._token = token
 
@@ -55,7 +70,7 @@ class AgentTransport(httpx.AsyncBaseTransport):
         peer = _peer_of(request)
         # Who wants another protocol gets a raw stream for it, which HTTP/3 does not have.
         over_streams = not HAS_HTTP3 or "upgrade" in request.headers
-        pool = self._host.pool if over_streams else self._host.http_pool
+        pool = self._pools.streams if over_streams else self._pools.http
         pooled = pool.live(peer, local=self._local)
         try:
             return await self._attempt(pool, peer, request)
@@ -66,33 +81,17 @@ class AgentTransport(httpx.AsyncBaseTransport):
 
     async def _attempt(self, pool: ConnectionPool, peer: Address, request: httpx.Request) -> httpx.Response:
         """Make one request, on another connection if the agent says that it has not processed it."""
-        pooled: AgentConnection | None = None
         tries = 0
         while True:
+            with _as_httpx(request), _connecting(peer, request):
+                connection = await pool.get(peer, local=self._local)
             try:
-                if pooled is not None and pooled.close_reason is None:
-                    # It waits for what the agent still answers on it, and the pool hands it out until it is closed.
-                    return await self._send_alone(peer, request)
-                with _as_httpx(request), _connecting(peer, request):
-                    pooled = await pool.get(peer, local=self._local)
-                return await self._send(pooled, request)
+                return await self._send(connection, request)
             except NotProcessed:
                 tries += 1
                 if tries == TRIES:
                     raise
-
-    async def _send_alone(self, peer: Address, request: httpx.Request) -> httpx.Response:
-        """Make one request on a connection that ends with it."""
-        with _as_httpx(request), _connecting(peer, request):
-            connection = await self._host.open_http_connection(peer, local=self._local)
-        try:
-            response = await self._send(connection, request)
-        except BaseException:
-            connection.close()
-            raise
-        assert isinstance(response.stream, httpx.AsyncByteStream), "bodies of ours are"
-        response.stream = _OwnConnection(response.stream, connection)
-        return response
+                await _retire_if_draining(connection, pool)
 
     async def _send(self, connection: AgentConnection, request: httpx.Request) -> httpx.Response:
         if connection.alpn == HTTP3:
@@ -132,6 +131,26 @@ class AgentTransport(httpx.AsyncBaseTransport):
             stream=_Body(response, http, network, request),
             extensions=response.extensions,
         )
+
+
+def httpx_client(
+    pools: Pools,
+    *,
+    local: Address | None,
+    token: str,
+    **settings: Any,  # noqa: ANN401 - httpx checks them
+) -> httpx.AsyncClient:
+    """See `Host.http_client`."""
+    settings.setdefault("timeout", None)
+    return httpx.AsyncClient(transport=AgentTransport(pools, local=local, token=token), trust_env=False, **settings)
+
+
+async def _retire_if_draining(connection: AgentConnection, pool: ConnectionPool) -> None:
+    """Have later requests go elsewhere if the agent takes no more on this connection (RFC 9114 §5.2)."""
+    from a2al_trio.h3 import open_h3_client
+
+    if (await connection.session(open_h3_client)).going_away:
+        pool.retire(connection)
 
 
 @contextmanager
@@ -221,24 +240,6 @@ class _Body(httpx.AsyncByteStream):
         """End the exchange; a body that was not read to its end is abandoned."""
         with _as_httpx(self._request):
             await self._http.aclose()
-
-
-class _OwnConnection(httpx.AsyncByteStream):
-    """The body of a response which has a connection to itself."""
-
-    def __init__(self, body: httpx.AsyncByteStream, connection: AgentConnection) -> None:
-        self._body = body
-        self._connection = connection
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._body)
-
-    async def aclose(self) -> None:
-        """End the exchange and the connection."""
-        try:
-            await self._body.aclose()
-        finally:
-            self._connection.close()
 
 
 class _Once:

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from a2al_trio.errors import A2alError, DecodeError, StreamStopped
-from a2al_trio.host import AgentConnection
+from a2al_trio.host.connection import AgentConnection
 from a2al_trio.quic import QuicStream
 
 __all__ = ["FileOffer", "FileReceiver", "TransferFailed", "hash_file", "send_file"]

@@ -13,12 +13,13 @@ import attrs
 import trio
 
 from a2al_trio.h3 import ErrorCode, H3Config, H3Error, RequestHead, ResponseHead, ServerExchange, open_h3_server
-from a2al_trio.host import Host, WebAgent, WebConnection
+from a2al_trio.host.web import WebAgent, WebConnection
 from a2al_trio.http.asgi import (
     PEER_EXTENSION,
     PEER_HEADER,
     TOKEN_HEADER,
     VERSION,
+    AgentHost,
     Application,
     Message,
     call_application,
@@ -68,7 +69,7 @@ async def serve_h3_asgi(
 
 
 async def serve_host_h3(
-    host: Host,
+    host: AgentHost,
     app: Application,
     state: dict[str, Any],
     *,

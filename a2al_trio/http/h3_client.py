@@ -17,7 +17,7 @@ from a2al_trio.errors import (
     StreamStopped,
 )
 from a2al_trio.h3 import ClientExchange, ErrorCode, H3Client, H3Error, RequestHead, open_h3_client
-from a2al_trio.host import AgentConnection
+from a2al_trio.host.connection import AgentConnection
 from a2al_trio.http.asgi import TOKEN_HEADER
 from a2al_trio.http.refusals import NotProcessed, explain
 

@@ -12,8 +12,9 @@ import trio
 from wsproto.utilities import RemoteProtocolError as WebSocketError
 
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.host import AgentConnection, Host, WebAgent
-from a2al_trio.http.asgi import Application, Scope, call_scope, open_lifespan
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.web import WebAgent
+from a2al_trio.http.asgi import AgentHost, Application, Scope, call_scope, open_lifespan
 from a2al_trio.http.exchange import Exchange
 from a2al_trio.http.http1 import Http1Stream, wants_websocket
 from a2al_trio.http.websocket import Http1Carrier, WebSocketSession
@@ -25,26 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 async def serve_asgi(
-    host: Host,
-    app: Application,
-    *,
-    http3: bool = True,
-    web: Iterable[WebAgent] = (),
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    host: AgentHost, app: Application, *, http3: bool, web: Iterable[WebAgent], task_status: trio.TaskStatus[None]
 ) -> None:
-    """Have an ASGI 3 application answer the callers of all agents of this host, until cancelled.
-
-    Each request finds in `scope["extensions"]["a2al.peer"]` who calls (`aid`), which agent is called (`agent`) and
-    how the caller is reached (`path`); the header `a2al-peer` holds the caller's AID too. Both are proven by the
-    caller's certificate. A caller that cancels a request cancels the application's work on it.
-
-    Callers of our kind come over HTTP/3, unless `http3` is False or pylsqpack is not installed
-    (`pip install 'a2al-trio[h3]'`); all others over HTTP/1.1 on agent streams. `web` names agents that any HTTP/3
-    client may call, such as a browser; what it may do there is for `Host.access` to say, with None as the caller.
-
-    Raises ApplicationFailed if the application says that it cannot start. Its errors in a request are logged, and
-    answered with status 500.
-    """
+    """See `Host.serve_asgi`."""
     web = tuple(web)
     async with open_lifespan(app) as state:
 

@@ -9,7 +9,6 @@ import pytest
 import trio
 
 from a2al_trio.host import AccessByAgent, AccessList, HostConfig
-from a2al_trio.http import http_client, serve_asgi
 from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.testing import open_simnet
 from tests.host.world import identity, open_sim_host
@@ -66,10 +65,10 @@ async def test_places_and_bytes_of_a_caller_are_bounded(autojump_clock: Clock, h
     ):
         caller.register_agent(OTHER)
         await callee.publish()
-        await nursery.start(partial(serve_asgi, callee, pages, http3=http3))
+        await nursery.start(partial(callee.serve_asgi, pages, http3=http3))
         async with (
-            http_client(caller, base_url=f"a2al://{CALLEE.address}") as client,
-            http_client(caller, base_url=f"a2al://{CALLEE.address}", local=OTHER.address) as other,
+            caller.http_client(base_url=f"a2al://{CALLEE.address}") as client,
+            caller.http_client(base_url=f"a2al://{CALLEE.address}", local=OTHER.address) as other,
         ):
             began = trio.current_time()
             async with trio.open_nursery() as asking:

@@ -11,7 +11,6 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from a2al_trio.http import http_client, serve_asgi
 from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.testing import cancelled_after, open_simnet
 from tests.http.world import CALLEE, open_hosts, open_world
@@ -98,7 +97,7 @@ async def test_a_request_cancelled_at_any_instant_frees_its_stream_and_the_appli
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_service_cancelled_at_any_instant_ends_at_once(autojump_clock: Clock) -> None:
     steps, was_cut = 0, True
-    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), http_client(caller) as client:
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), caller.http_client() as client:
         url = f"a2al://{CALLEE.address}/"
         while was_cut:
             steps += 31  # every instant takes a minute
@@ -111,7 +110,7 @@ async def test_a_service_cancelled_at_any_instant_ends_at_once(autojump_clock: C
             async with trio.open_nursery() as nursery:
                 with cancelled_after(steps) as scope:
                     async with trio.open_nursery() as service:
-                        await service.start(serve_asgi, callee, app)
+                        await service.start(callee.serve_asgi, app)
                         nursery.start_soon(ask)
                         while not app.answered:
                             await trio.testing.wait_all_tasks_blocked()

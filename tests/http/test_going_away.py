@@ -14,7 +14,6 @@ import trio
 from a2al_trio.errors import Refused
 from a2al_trio.h3 import ErrorCode, H3Server, ResponseHead, ServerExchange, open_h3_server
 from a2al_trio.host import Host, WebConnection
-from a2al_trio.http import http_client, serve_asgi
 from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.testing import open_simnet
 from tests.http.world import CALLEE, open_hosts
@@ -47,7 +46,7 @@ async def open_served() -> AsyncIterator[Served]:
 
     async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), trio.open_nursery() as nursery:
         await nursery.start(callee.serve_http3, handle)
-        async with http_client(caller, base_url=f"a2al://{callee.address}") as client:
+        async with caller.http_client(base_url=f"a2al://{callee.address}") as client:
             yield Served(caller, client, servers)
         nursery.cancel_scope.cancel()
 
@@ -72,34 +71,66 @@ async def test_what_was_not_processed_is_sent_again_and_the_rest_finishes(autoju
             nursery.start_soon(partial(served.post, content=content))
         await trio.sleep(1)
         old.go_away()
+        new = await served.servers.receive()
         for _ in range(2):
-            await answer(await (await served.servers.receive()).accept(), 201)
+            await answer(await new.accept(), 201)
         nursery.start_soon(partial(served.post, content=parts()))
-        await answer(await (await served.servers.receive()).accept(), 202)
+        await answer(await new.accept(), 202)
         await trio.sleep(1)
         assert sorted(served.statuses) == [201, 201, 202]
-        assert len(served.caller.connections) == 1, (
-            "what was taken has its connection still, and the others theirs no more"
-        )
+        assert len(served.caller.connections) == 2, "one drains, and all that came later share the other"
         await answer(taken, 200)
         await trio.sleep(1)
         assert served.statuses[3:] == [200]
-        assert not served.caller.connections
+        assert len(served.caller.connections) == len(served.caller.http_pool) == 1
         nursery.start_soon(served.post)
-        pooled = await served.servers.receive()
-        await answer(await pooled.accept(), 203)
-        nursery.start_soon(served.post)
-        await answer(await pooled.accept(), 203)
+        await answer(await new.accept(), 203)
 
 
-async def test_a_rejected_request_is_sent_again_elsewhere(autojump_clock: Clock) -> None:
+async def reject(server: H3Server) -> None:
+    await (await server.accept()).abandon(ErrorCode.REQUEST_REJECTED)
+
+
+async def test_a_rejected_request_is_sent_again(autojump_clock: Clock) -> None:
+    """On the same connection: its server may have been busy, and then more connections do not help."""
+    async with open_served() as served, trio.open_nursery() as nursery:
+        nursery.start_soon(served.post)
+        server = await served.servers.receive()
+        await reject(server)
+        await answer(await server.accept(), 200)
+        await trio.sleep(1)
+        assert served.statuses == [200]
+        assert len(served.caller.connections) == 1
+
+
+async def test_a_rejected_request_goes_elsewhere_when_the_server_goes_away(autojump_clock: Clock) -> None:
     """The word that a request was rejected may come before the one that the server goes away."""
     async with open_served() as served, trio.open_nursery() as nursery:
         nursery.start_soon(served.post)
-        await (await (await served.servers.receive()).accept()).abandon(ErrorCode.REQUEST_REJECTED)
+        server = await served.servers.receive()
+        await reject(server)
+        await trio.sleep(1)
+        server.go_away()
         await answer(await (await served.servers.receive()).accept(), 200)
         await trio.sleep(1)
         assert served.statuses == [200]
+        assert len(served.caller.connections) == 1
+
+
+async def test_a_server_that_rejects_all_is_believed_at_last(autojump_clock: Clock) -> None:
+    async with open_served() as served, trio.open_nursery() as nursery:
+
+        async def post() -> None:
+            with pytest.raises(httpx.ConnectError, match="rejected the request"):
+                await served.post()
+
+        for _ in range(20):
+            nursery.start_soon(post)
+        server = await served.servers.receive()
+        for _ in range(60):
+            await reject(server)
+        await trio.sleep(1)
+        assert len(served.caller.connections) == 1
 
 
 async def test_content_that_is_gone_is_not_sent_again(autojump_clock: Clock) -> None:
@@ -147,7 +178,7 @@ async def work(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_a_service_that_is_cancelled_says_goodbye(autojump_clock: Clock) -> None:
-    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), http_client(caller) as client:
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), caller.http_client() as client:
         url = f"a2al://{CALLEE.address}"
 
         async def wait_in_vain() -> None:
@@ -158,7 +189,7 @@ async def test_a_service_that_is_cancelled_says_goodbye(autojump_clock: Clock) -
 
         async with trio.open_nursery() as callers:
             async with trio.open_nursery() as nursery:
-                await nursery.start(serve_asgi, callee, work)
+                await nursery.start(callee.serve_asgi, work)
                 callers.start_soon(wait_in_vain)
                 await trio.sleep(1)
                 [connection] = caller.connections
@@ -170,7 +201,7 @@ async def test_a_service_that_is_cancelled_says_goodbye(autojump_clock: Clock) -
 
 
 async def test_no_request_is_lost_when_a_service_starts_anew(autojump_clock: Clock) -> None:
-    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), http_client(caller) as client:
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), caller.http_client() as client:
         url = f"a2al://{CALLEE.address}"
         answered = 0
 
@@ -184,7 +215,7 @@ async def test_no_request_is_lost_when_a_service_starts_anew(autojump_clock: Clo
         async with trio.open_nursery() as callers:
             for start in range(10):
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(serve_asgi, callee, work)
+                    await nursery.start(callee.serve_asgi, work)
                     if not start:
                         for _ in range(5):
                             callers.start_soon(call)
@@ -204,12 +235,12 @@ async def test_nobody_comes_in_over_http3_during_the_goodbyes(autojump_clock: Cl
 
     async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), trio.open_nursery() as nursery:
         server = await nursery.start(run_cancellable, partial(callee.serve_http3, handle))
-        async with await caller.open_http_connection(CALLEE.address) as connection:
-            assert connection.alpn == "h3"
-            server.cancel()
-            await trio.sleep(0.1)
-            async with await caller.open_http_connection(CALLEE.address) as another:
-                assert another.alpn == "a2al-quic-1"
+        connection = await caller.http_pool.get(CALLEE.address)
+        assert connection.alpn == "h3"
+        server.cancel()
+        await trio.sleep(0.1)
+        caller.http_pool.retire(connection)
+        assert (await caller.http_pool.get(CALLEE.address)).alpn == "a2al-quic-1"
         nursery.cancel_scope.cancel()
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from a2al_trio.errors import RecordNotFound
-from a2al_trio.http import Application, ApplicationFailed, http_client
+from a2al_trio.http import Application, ApplicationFailed
 from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.identity import Identity
 from a2al_trio.quic import QuicStream
@@ -336,9 +336,9 @@ async def test_errors_say_what_is_wrong(autojump_clock: Clock, caplog: pytest.Lo
         world.callee.access = lambda local, remote, tokens: "ticket" in tokens
         with pytest.raises(httpx.TransportError, match="denies us access"):
             await world.client.get("/")
-        async with http_client(world.caller, token="ticket") as client:
+        async with world.caller.http_client(token="ticket") as client:
             assert (await client.post(f"a2al://{CALLEE.address}", content=b"let in")).text == "let in"
-        async with http_client(world.caller, token="wrong") as client:
+        async with world.caller.http_client(token="wrong") as client:
             with pytest.raises(httpx.TransportError, match="denies us access"):
                 await client.get(f"a2al://{CALLEE.address}")
 

@@ -14,7 +14,6 @@ import trio
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from a2al_trio.http import http_client, serve_asgi
 from tests.http.world import open_loopback_hosts
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -34,8 +33,8 @@ def resident_memory() -> int:
 async def open_client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     with trio.fail_after(60):
         async with open_loopback_hosts() as (callee, caller), trio.open_nursery() as nursery:
-            await nursery.start(serve_asgi, callee, app)
-            async with http_client(caller, base_url=f"a2al://{callee.address}") as client:
+            await nursery.start(callee.serve_asgi, app)
+            async with caller.http_client(base_url=f"a2al://{callee.address}") as client:
                 yield client
             nursery.cancel_scope.cancel()
 

@@ -15,7 +15,6 @@ from a2al_trio.errors import ConfigurationError
 from a2al_trio.h3 import H3Client, RequestHead, open_h3_client
 from a2al_trio.host import ALPN, HTTP3, Host, WebAgent
 from a2al_trio.host.access import AccessList
-from a2al_trio.http import http_client, serve_asgi
 from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.quic import Credentials, QuicConnection, open_quic
 from a2al_trio.testing import open_simnet
@@ -55,10 +54,10 @@ async def test_two_hosts_speak_the_newest_http_both_know(
 
 
 async def test_what_a_host_speaks_may_change_while_it_is_called(autojump_clock: Clock) -> None:
-    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), http_client(caller) as client:
+    async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), caller.http_client() as client:
         for http3, version in ((True, "3"), (False, "1.1"), (True, "3")):
             async with trio.open_nursery() as nursery:
-                await nursery.start(partial(serve_asgi, callee, tell, http3=http3))
+                await nursery.start(partial(callee.serve_asgi, tell, http3=http3))
                 response = await client.get(f"a2al://{CALLEE.address}/")
                 assert response.text.startswith(version)
                 nursery.cancel_scope.cancel()
@@ -75,7 +74,7 @@ async def test_the_server_name_says_which_agent_is_called(autojump_clock: Clock)
 
 
 async def test_the_access_rule_is_asked_for_each_request(autojump_clock: Clock) -> None:
-    async with open_world(tell) as world, http_client(world.caller, token="ticket") as client:
+    async with open_world(tell) as world, world.caller.http_client(token="ticket") as client:
         assert (await world.client.get("/")).status_code == 200
         world.callee.access = AccessList(allow=[], tokens=["ticket"])
         with pytest.raises(Exception, match="denies us access"):
@@ -94,7 +93,7 @@ async def test_without_pylsqpack_there_is_http_1(autojump_clock: Clock, monkeypa
         async with open_world(tell) as world:
             assert (await world.client.get("/")).http_version == "HTTP/1.1", "a server without it"
             with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match="pip install")):
-                await serve_asgi(world.callee, tell, web=[WebAgent(agent=CALLEE.address)])
+                await world.callee.serve_asgi(tell, web=[WebAgent(agent=CALLEE.address)])
 
 
 # --- callers without an AID ---------------------------------------------------------------------------------------
@@ -118,7 +117,7 @@ async def open_server(*web: WebAgent) -> AsyncIterator[tuple[Host, Connect]]:
         open_quic(net.host("stranger").bind()) as endpoint,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(partial(serve_asgi, callee, tell, web=web))
+        await nursery.start(partial(callee.serve_asgi, tell, web=web))
 
         async def connect(name: str, own: Credentials | None = None) -> QuicConnection:
             tls = client_tls(alpn=("h3",), credentials=own)
@@ -193,8 +192,8 @@ async def test_mistakes_are_named(autojump_clock: Clock) -> None:
         agent = WebAgent(agent=CALLEE.address)
         for web, complaint in (([WebAgent(agent=OTHER.address)], "register"), ([agent, agent], "comes twice")):
             with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match=complaint)):
-                await serve_asgi(callee, tell, web=web)
+                await callee.serve_asgi(tell, web=web)
         callee.register_agent(OTHER)
         both = [WebAgent(agent=agent, names=[NAME]) for agent in (CALLEE.address, OTHER.address)]
         with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match="means one agent")):
-            await serve_asgi(callee, tell, web=both)
+            await callee.serve_asgi(tell, web=both)

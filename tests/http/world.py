@@ -12,7 +12,7 @@ import httpx
 import trio
 
 from a2al_trio.host import Host, HostConfig, open_host
-from a2al_trio.http import Application, http_client, serve_asgi
+from a2al_trio.http import Application
 from a2al_trio.identity import Identity
 from a2al_trio.testing import SimNet, open_simnet
 from tests.host.world import identity, open_sim_host
@@ -47,8 +47,8 @@ async def open_hosts(net: SimNet) -> AsyncIterator[tuple[Host, Host]]:
 async def open_world(app: Application, *, http3: bool = True) -> AsyncIterator[World]:
     """Serve an application by AID and have a client for it, over HTTP/3 or, as with older peers, HTTP/1.1."""
     async with open_simnet(seed=3) as net, open_hosts(net) as (callee, caller), trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_asgi, callee, app, http3=http3))
-        async with http_client(caller, base_url=f"a2al://{callee.address}") as client:
+        await nursery.start(partial(callee.serve_asgi, app, http3=http3))
+        async with caller.http_client(base_url=f"a2al://{callee.address}") as client:
             yield World(net, caller, callee, client)
         nursery.cancel_scope.cancel()
 

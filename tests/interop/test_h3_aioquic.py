@@ -14,7 +14,6 @@ from a2al_trio.h3 import ClientExchange, ErrorCode, H3Server, RequestHead, Respo
 from a2al_trio.h3.frames import FrameType, encode_frame
 from a2al_trio.host import WebAgent
 from a2al_trio.host.access import AccessList
-from a2al_trio.http import serve_asgi
 from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.socket import open_udp
@@ -216,7 +215,7 @@ async def test_their_client_calls_an_agent_without_an_aid() -> None:
     async with open_loopback_hosts() as (callee, _), open_udp(LOOPBACK) as their_socket, trio.open_nursery() as nursery:
         web = [WebAgent(agent=callee.address, client_cert="optional")]
         callee.access = AccessList(anonymous=True)
-        await nursery.start(partial(serve_asgi, callee, app, web=web))
+        await nursery.start(partial(callee.serve_asgi, app, web=web))
         config = configuration(is_client=True, server_name=str(callee.address), alpn_protocols=["h3"])
         async with open_aioquic(their_socket, config, handler=theirs.handle) as peer:
             connection = await peer.connected(callee.quic_address)

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from a2al_trio.host import Host, HostConfig, WebAgent, open_host
 from a2al_trio.host.access import AccessList
-from a2al_trio.http import serve_asgi
 from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.identity import Identity
 from a2al_trio.quic import Credentials
@@ -136,7 +135,7 @@ async def test_a_browser_loads_a_page_from_an_agent(browser: str, tmp_path: Path
             trio.open_nursery() as nursery,
         ):
             host.access = AccessList(anonymous=True)
-            await nursery.start(partial(serve_asgi, host, site, web=[web]))
+            await nursery.start(partial(host.serve_asgi, site, web=[web]))
             url = f"https://{NAME if by == 'name' else host.address}:{host.quic_address.port}/"
             picture = tmp_path / "page.png"
             page = await _load(browser, url, host, certificate, tmp_path, "--dump-dom", f"--screenshot={picture}")

@@ -8,7 +8,6 @@ import pytest
 import trio
 from fastapi import FastAPI, Request
 
-from a2al_trio.http import http_client, serve_asgi
 from tests.interop.nat_world import OpenNatLab, open_nat_world
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_leaks")]
@@ -27,10 +26,10 @@ async def test_an_application_is_called_across_two_nats(open_nat_lab: OpenNatLab
             open_nat_world(open_nat_lab, tmp_path, "port_restricted", "port_restricted") as world,
             world.host("a") as caller,
             world.host("b") as callee,
-            http_client(caller) as client,
+            caller.http_client() as client,
             trio.open_nursery() as nursery,
         ):
-            await nursery.start(serve_asgi, callee, app)
+            await nursery.start(callee.serve_asgi, app)
             world.let_them_meet()
             response = await client.get(f"a2al://{callee.address}/path")
             found = response.json()

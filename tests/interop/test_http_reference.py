@@ -14,7 +14,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from a2al_trio.host import ALPN, Host, HostConfig, open_host
-from a2al_trio.http import http_client, serve_asgi
 from a2al_trio.identity import Address, Identity
 from tests.interop.conftest import Lab
 from tests.interop.reference_node import ReferenceNode
@@ -60,7 +59,7 @@ async def our_host(lab: Lab, through: ReferenceNode) -> AsyncIterator[Host]:
 @asynccontextmanager
 async def our_application(lab: Lab, through: ReferenceNode) -> AsyncIterator[Host]:
     async with our_host(lab, through) as host, trio.open_nursery() as nursery:
-        await nursery.start(serve_asgi, host, make_app())
+        await nursery.start(host.serve_asgi, make_app())
         await host.publish()
         yield host
         nursery.cancel_scope.cancel()
@@ -100,7 +99,7 @@ async def test_our_client_calls_its_service(lab: Lab) -> None:
             lab.reference_nodes(2) as (public, daemon),
             tcp_service(serve) as service,
             our_host(lab, public) as host,
-            http_client(host) as client,
+            host.http_client() as client,
         ):
             agent = await daemon.add_agent(service)
             base = f"a2al://{agent.aid}"
@@ -128,6 +127,6 @@ async def test_a_service_that_is_missing_is_an_error(lab: Lab) -> None:
     with trio.fail_after(LIMIT):
         async with lab.reference_nodes(2) as (public, daemon), our_host(lab, public) as host:
             agent = await daemon.add_agent(None)
-            async with http_client(host) as client:
+            async with host.http_client() as client:
                 with pytest.raises(httpx.TransportError):
                     await client.get(f"a2al://{agent.aid}/")

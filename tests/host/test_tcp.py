@@ -14,7 +14,6 @@ import trio
 from a2al_trio.errors import ConfigurationError, StreamReset
 from a2al_trio.host import Host
 from a2al_trio.host.access import AccessList
-from a2al_trio.http import forward_tcp, serve_tcp
 from tests.host.world import identity
 from tests.http.world import open_loopback_hosts
 
@@ -38,9 +37,9 @@ async def open_tunnel(handler: TcpHandler, *, token: str = "") -> AsyncIterator[
             nursery.start_soon(trio.serve_listeners, handle, [service])
 
             async def forward() -> None:
-                await forward_tcp(caller, callee.address, [port], token=token)
+                await caller.forward_tcp(callee.address, [port], token=token)
 
-            await nursery.start(serve_tcp, callee, "127.0.0.1", service.socket.getsockname()[1])
+            await nursery.start(callee.serve_tcp, ("127.0.0.1", service.socket.getsockname()[1]))
             nursery.start_soon(forward)
             yield port.socket.getsockname()[1], callee
             nursery.cancel_scope.cancel()
@@ -123,7 +122,7 @@ async def test_a_service_that_is_down_is_said() -> None:
         [unused] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = unused.socket.getsockname()[1]
         await unused.aclose()
-        await nursery.start(serve_tcp, callee, "127.0.0.1", port)
+        await nursery.start(callee.serve_tcp, ("127.0.0.1", port))
         async with caller.connect(callee.address) as connection:
             stream = await connection.open_stream()
             await stream.send_all(b"question")

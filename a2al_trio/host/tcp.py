@@ -12,12 +12,13 @@ import logging
 import trio
 
 from a2al_trio.errors import A2alError
-from a2al_trio.host import AgentConnection, Host
+from a2al_trio.host.connection import AgentConnection
+from a2al_trio.host.pool import ConnectionPool
 from a2al_trio.identity import Address
 from a2al_trio.quic import QuicStream
 from a2al_trio.wire import StreamErrorCode
 
-__all__ = ["bridge", "copy_both_ways", "forward_tcp", "serve_tcp"]
+__all__ = ["answer_from_tcp", "forward_tcp"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,59 +28,41 @@ CHUNK = 64 * 1024
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
-async def serve_tcp(
-    host: Host,
-    service_host: str,
-    service_port: int,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Forward every stream of every caller to a TCP service, until cancelled.
-
-    A service that does not accept within 5 s is said to the caller by resetting the stream with 0x43, so that it
-    can be told from an empty answer (spec 04 §17 D21).
-    """
-
-    async def handle(connection: AgentConnection) -> None:
-        async with trio.open_nursery() as nursery:
-            # Whoever has the connection in hand may close it on this side too.
-            with contextlib.suppress(trio.ClosedResourceError):
-                async for stream in connection:
-                    nursery.start_soon(bridge, stream, service_host, service_port)
-
-    await host.serve(handle, task_status=task_status)
+async def answer_from_tcp(connection: AgentConnection, *, service: tuple[str, int]) -> None:
+    """Have a TCP service answer one caller; see `Host.serve_tcp`."""
+    async with trio.open_nursery() as nursery:
+        # Whoever has the connection in hand may close it on this side too.
+        with contextlib.suppress(trio.ClosedResourceError):
+            async for stream in connection:
+                nursery.start_soon(_bridge, stream, *service)
 
 
 async def forward_tcp(
-    host: Host,
+    pool: ConnectionPool,
     peer: Address,
     listeners: list[trio.SocketListener],
     *,
-    local: Address | None = None,
-    token: str = "",
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    local: Address | None,
+    token: str,
+    task_status: trio.TaskStatus[list[trio.SocketListener]],
 ) -> None:
-    """Connect every TCP client of `listeners` to an agent by a stream of its own, until cancelled.
-
-    The agent is dialled when somebody comes, and again when the connection has died. A client whose stream cannot
-    be had is hung up on; the reason is in the log. `local` and `token` are as in `http_client`.
-    """
+    """See `Host.forward_tcp`."""
 
     async def handle(client: trio.SocketStream) -> None:
         async with client:
             try:
-                connection = await host.pool.get(peer, local=local)
+                connection = await pool.get(peer, local=local)
                 stream = await connection.open_service_stream(token)
             except (A2alError, trio.ClosedResourceError) as error:
                 logger.warning("no stream to %s: %s", peer, error)
                 return
             async with stream:
-                await copy_both_ways(stream, client, code=0)
+                await _copy_both_ways(stream, client, code=0)
 
-    await trio.serve_listeners(handle, listeners, task_status=task_status)  # type: ignore[arg-type]
+    await trio.serve_listeners(handle, listeners, task_status=task_status)
 
 
-async def bridge(stream: QuicStream, service_host: str, service_port: int) -> None:
+async def _bridge(stream: QuicStream, service_host: str, service_port: int) -> None:
     """Connect to a TCP service and copy both ways until both directions have ended."""
     async with stream:
         try:
@@ -91,10 +74,10 @@ async def bridge(stream: QuicStream, service_host: str, service_port: int) -> No
             stream.stop(StreamErrorCode.SERVICE_UNREACHABLE)
             return
         async with service:
-            await copy_both_ways(stream, service, code=StreamErrorCode.SERVICE_UNREACHABLE)
+            await _copy_both_ways(stream, service, code=StreamErrorCode.SERVICE_UNREACHABLE)
 
 
-async def copy_both_ways(stream: QuicStream, tcp: trio.SocketStream, *, code: int) -> None:
+async def _copy_both_ways(stream: QuicStream, tcp: trio.SocketStream, *, code: int) -> None:
     """Copy until each side has ended; the end of one is passed on as the end of that direction only.
 
     When one side breaks, the other is broken too, the stream with `code`: a truncated answer never looks like a
