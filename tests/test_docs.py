@@ -29,7 +29,7 @@ from fastapi import WebSocket
 
 import a2al_trio
 from a2al_trio import Host, HostConfig, Identity, open_host
-from a2al_trio.cli import main
+from a2al_trio.cli.commands import commands, load_command
 from a2al_trio.h3 import RequestHead, open_h3_client
 from a2al_trio.host import load_config
 from a2al_trio.net.address import SocketAddress
@@ -212,8 +212,8 @@ def test_a_command_takes_these_options(page: str, line: str, tmp_path: Path) -> 
     file.touch()
     words = shlex.split(line.replace("FILE", str(file)).replace("AID", STRANGER))
     assert words[0] == "a2al-trio"
-    command = main.commands[words[1]]
-    with command.make_context(words[1], words[2:], parent=click.Context(main)):
+    command = load_command(words[1])
+    with command.make_context(words[1], words[2:], parent=click.Context(commands)):
         pass
 
 
@@ -228,13 +228,13 @@ def test_a_command_takes_these_options(page: str, line: str, tmp_path: Path) -> 
 def test_shells_complete_commands(shell: str, line: str, answer: str) -> None:
     assert blocks("reference/commands.md", shell) == [line + "\n"]
     asked = {"_A2AL_TRIO_COMPLETE": f"{shell}_source"}
-    script = CliRunner().invoke(main, env=asked, prog_name="a2al-trio", complete_var="_A2AL_TRIO_COMPLETE").stdout
+    script = CliRunner().invoke(commands, env=asked, prog_name="a2al-trio", complete_var="_A2AL_TRIO_COMPLETE").stdout
     assert f"{shell}_complete" in script
     if program := shutil.which(shell):
         subprocess.run([program, "-c", script], check=True, timeout=20)
     asked = {"_A2AL_TRIO_COMPLETE": f"{shell}_complete", "COMP_WORDS": "a2al-trio forw"}
     asked["COMP_CWORD"] = "forw" if shell == "fish" else "1"
-    told = CliRunner().invoke(main, env=asked, prog_name="a2al-trio", complete_var="_A2AL_TRIO_COMPLETE").stdout
+    told = CliRunner().invoke(commands, env=asked, prog_name="a2al-trio", complete_var="_A2AL_TRIO_COMPLETE").stdout
     assert told.replace("\t", "\n").replace(",", "\n").startswith(answer.replace(",", "\n"))
 
 
@@ -256,7 +256,7 @@ def test_the_unit_starts_a_command_that_is_there() -> None:
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(text)
     _, name, *words = shlex.split(unit["Service"]["ExecStart"])
-    with main.commands[name].make_context(name, words, parent=click.Context(main)):
+    with load_command(name).make_context(name, words, parent=click.Context(commands)):
         pass
 
 

@@ -54,8 +54,8 @@ import a2al_trio
 for module in pkgutil.walk_packages(a2al_trio.__path__, "a2al_trio."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-from a2al_trio.cli import main
-main(["demo", "--nodes", "3"])
+from a2al_trio.cli.commands import commands
+commands(["demo", "--nodes", "3"])
 """
 
 

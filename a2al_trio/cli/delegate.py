@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
-from a2al_trio.cli.node_options import load_node_identity
+from a2al_trio.cli.keys import load_node_identity
 from a2al_trio.cli.telling import json_option, print_json, warn
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.host.agents_file import store_agent
 from a2al_trio.identity import (
     Address,
     DelegationProof,
@@ -60,6 +59,8 @@ def delegate(
     if days == 0:
         warn("This proof never ends and cannot be revoked; prefer to renew one.")
     if agents is not None:
+        from a2al_trio.host.agents_file import store_agent  # and with it a whole host
+
         store_agent(agents, Identity.delegated(key, proof.encode(), now=time.time()))
         if as_json:
             print_json(aid=str(proof.agent), agents=str(agents))

@@ -61,16 +61,16 @@ async def doctor(
             outbound=outbound_hosts(),
         )
         if stun:
-            console.print("asking STUN servers ...", style="dim")
+            console().print("asking STUN servers ...", style="dim")
             findings = await _ask_stun(findings, mux, stun)
         if web:
-            console.print("asking web services ...", style="dim")
+            console().print("asking web services ...", style="dim")
             findings = attrs.evolve(findings, web_host=await fetch_public_host(web))
         if map_port:
-            console.print("asking the router ...", style="dim")
+            console().print("asking the router ...", style="dim")
             findings = await _ask_router(findings)
         if bootstrap:
-            console.print("joining the network ...", style="dim")
+            console().print("joining the network ...", style="dim")
             findings = await _ask_network(findings, mux, bootstrap)
     verdicts = conclude(findings)
     if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from a2al_trio.cli.node_options import ask_passphrase, default_key_path, load_node_identity
+from a2al_trio.cli.keys import ask_passphrase, default_key_path, load_node_identity
 from a2al_trio.cli.telling import json_option, print_json
 from a2al_trio.identity.files import load_or_create_identity
 

@@ -15,22 +15,19 @@ import click
 import trio
 from click.core import ParameterSource
 
+from a2al_trio.cli.keys import default_key_path, load_node_identity
 from a2al_trio.cli.parameters import HOST_NAME, NODE
 from a2al_trio.cli.telling import tell, warn
 from a2al_trio.errors import ConfigurationError, ConnectError
 from a2al_trio.host import AgentConnection, Host, HostConfig, load_agents, open_host
 from a2al_trio.host.settings import load_config
 from a2al_trio.identity import Address, Identity
-from a2al_trio.identity.files import load_identity, load_or_create_identity, read_private_file
 from a2al_trio.net.address import SocketAddress
 
 __all__ = [
     "NodeOptions",
-    "ask_passphrase",
-    "default_key_path",
     "host_options",
     "join",
-    "load_node_identity",
     "register_agents",
 ]
 
@@ -62,11 +59,6 @@ class NodeOptions:
             async with host.connect(aid, at=at) as connection:
                 tell("connected", f"to {connection.remote}, {connection.path}")
                 yield connection
-
-
-def default_key_path() -> Path:
-    """Where the key of this user's node is kept unless said otherwise."""
-    return Path(click.get_app_dir("a2al-trio")) / "node.key"
 
 
 def host_options(*, udp_listen: bool = True) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -142,25 +134,3 @@ async def register_agents(host: Host, path: Path | None) -> None:
         tell("agent", str(identity.address))
     for reason in loaded.skipped:
         warn(f"skipped: {reason}")
-
-
-def load_node_identity(key: Path, *, make: bool = False) -> Identity:
-    """The identity in a key file; asks for the passphrase of an encrypted one. With `make`, makes a missing one."""
-    try:
-        encrypted = read_private_file(key).startswith(b"a2al-k1")
-        return load_identity(key, passphrase=ask_passphrase() if encrypted else None)
-    except FileNotFoundError:
-        if not make:
-            raise ConfigurationError(
-                f"there is no key file {key}; make one with: a2al-trio id --key {key} --create"
-            ) from None
-    tell("new key", str(key))
-    return load_or_create_identity(key)
-
-
-def ask_passphrase(*, confirm: bool = False) -> bytes:
-    """The passphrase from `A2AL_TRIO_PASSPHRASE`, or asked for on the terminal."""
-    given = os.environ.get("A2AL_TRIO_PASSPHRASE")
-    if given is None:
-        given = click.prompt("Passphrase", hide_input=True, err=True, confirmation_prompt=confirm)
-    return str(given).encode()

@@ -12,15 +12,13 @@ from typing import ParamSpec
 import click
 import trio
 
+from a2al_trio.cli.loading import SIGNAL_BASE
 from a2al_trio.errors import A2alError, ConfigurationError
 
 __all__ = ["explained", "run_async"]
 
 P = ParamSpec("P")
 logger = logging.getLogger(__name__)
-
-SIGNAL_BASE = 128
-"""A command that a signal ended says so as a shell does: 130 for SIGINT, 143 for SIGTERM."""
 
 
 class _WrongSettings(click.ClickException):

@@ -38,7 +38,7 @@ def make_progress() -> Progress:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[path]}", style="dim", markup=False),
-        console=console,
+        console=console(),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from a2al_trio.cli import main
+from a2al_trio.cli.commands import commands
 
 HERE = ("--listen", "127.0.0.1:0", "--advertise", "127.0.0.1")
 """Where commands that run a host do so in tests."""
@@ -20,7 +20,7 @@ HERE = ("--listen", "127.0.0.1:0", "--advertise", "127.0.0.1")
 
 def invoke(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
     """Run a command in this process; a traceback is a failure of the test."""
-    result = CliRunner().invoke(main, arguments, env=env)
+    result = CliRunner().invoke(commands, arguments, env=env)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

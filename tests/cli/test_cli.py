@@ -17,7 +17,7 @@ import trio
 from click.testing import CliRunner
 
 from a2al_trio import ConfigurationError, ConnectError, ConnectionLost, HostConfig, Identity
-from a2al_trio.cli import main
+from a2al_trio.cli.commands import commands, load_command
 from a2al_trio.cli.node_options import join
 from a2al_trio.cli.running import explained
 from a2al_trio.cli.telling import tell
@@ -152,18 +152,19 @@ async def test_a_silent_node_is_named(autojump_clock: trio.testing.MockClock) ->
             await join(host, HostConfig())
 
 
-@pytest.mark.parametrize("name", main.commands)
+@pytest.mark.parametrize("name", commands.commands)
 def test_every_command_has_help(name: str) -> None:
     text = ok(name, "--help")
     assert text.startswith("Usage")
-    command = main.commands[name]
-    assert command.get_short_help_str(50).rstrip(".") == (command.help or "").split("\n")[0].rstrip(".")
+    command = load_command(name)
+    assert command.name == name
+    assert commands.commands[name].short_help == (command.help or "").split("\n")[0]
     for option in command.params:
         assert isinstance(option, click.Argument) or option.help, f"{name}: {option.name}"
 
 
 def test_data_is_there_as_json() -> None:
-    without = {name for name, command in main.commands.items() if all(p.name != "as_json" for p in command.params)}
+    without = {name for name in commands.commands if all(p.name != "as_json" for p in load_command(name).params)}
     assert without == {"connect"}, "its standard output is the agent's"
 
 
@@ -208,7 +209,7 @@ def test_who_stops_reading_ends_the_command_quietly() -> None:
 def test_no_colour_where_it_is_not_wanted() -> None:
     coloured: dict[str, str | None] = {"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": None}
     for environment, has in ((coloured, True), ({**coloured, "NO_COLOR": "1"}, False)):
-        said = CliRunner().invoke(main, ["doctor", "--listen", "127.0.0.1:0"], env=environment, color=True).stdout
+        said = CliRunner().invoke(commands, ["doctor", "--listen", "127.0.0.1:0"], env=environment, color=True).stdout
         assert bool(re.search(r"\x1b\[3\dm", said)) == has
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from a2al_trio.cli import main
+from a2al_trio.cli.commands import commands
 from a2al_trio.host.agents_file import load_agents
 from a2al_trio.identity import Identity, SigningKey, decode_delegation
 from a2al_trio.identity.files import load_or_create_identity, write_private_file
@@ -23,13 +23,13 @@ CHAIN_OWNERS = {
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(main, ["delegate", *arguments])
+    result = CliRunner().invoke(commands, ["delegate", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def fails(*arguments: str) -> str:
-    result = CliRunner().invoke(main, ["delegate", *arguments])
+    result = CliRunner().invoke(commands, ["delegate", *arguments])
     assert result.exit_code == 2, result.output
     return re.sub(r"\s+", " ", result.output)
 
@@ -74,7 +74,7 @@ def test_an_agents_file_is_filled(tmp_path: Path, master: Path) -> None:
 
 
 def test_a_proof_without_end_is_warned_about(master: Path) -> None:
-    result = CliRunner().invoke(main, ["delegate", "--master", str(master), "--days", "0"])
+    result = CliRunner().invoke(commands, ["delegate", "--master", str(master), "--days", "0"])
     assert decode_delegation(bytes.fromhex(json.loads(result.stdout)["delegation_proof_hex"])).expires_at == 0
     assert result.exit_code == 0
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from a2al_trio.cli import main
+from a2al_trio.cli.commands import commands
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.socket import open_udp
 from tests.nat.stun_server import StunServer
@@ -43,7 +43,7 @@ def stun_server() -> Iterator[SocketAddress]:
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(main, ["doctor", *arguments])
+    result = CliRunner().invoke(commands, ["doctor", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -68,6 +68,6 @@ def test_servers_that_do_not_resolve_are_told(server: str, no_leaks: None) -> No
 
 
 def test_a_wrong_address_is_the_users_mistake() -> None:
-    result = CliRunner().invoke(main, ["doctor", "--listen", "nonsense"])
+    result = CliRunner().invoke(commands, ["doctor", "--listen", "nonsense"])
     assert result.exit_code != 0
     assert "--listen" in result.output

@@ -12,7 +12,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from a2al_trio.cli import main
+from a2al_trio.cli.commands import commands
 from a2al_trio.cli.hub import load_tls, parse_listen
 from a2al_trio.errors import ConfigurationError
 from a2al_trio.signaling import Hub, serve_hub
@@ -90,6 +90,6 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
             (["--certificate-key", "x"], "needs --certificate"),
             (["--certificate", str(tmp_path / "none.pem")], "cannot use the certificate"),
         ):
-            result = CliRunner().invoke(main, ["hub", *arguments])
+            result = CliRunner().invoke(commands, ["hub", *arguments])
             assert result.exit_code == 2
             assert problem in " ".join(result.output.split())

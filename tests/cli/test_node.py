@@ -12,7 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from a2al_trio.cli import main
+from a2al_trio.cli.commands import commands
 from a2al_trio.identity.files import load_or_create_identity
 
 
@@ -69,6 +69,8 @@ def test_a_command_that_is_told_to_end_does_so_quietly(key: Path, told: signal.S
 
 
 def test_a_debug_address_that_cannot_be_is_said(key: Path) -> None:
-    result = CliRunner().invoke(main, ["node", "--key", str(key), "--listen", "127.0.0.1:0", "--debug", "0.0.0.0:1"])
+    result = CliRunner().invoke(
+        commands, ["node", "--key", str(key), "--listen", "127.0.0.1:0", "--debug", "0.0.0.0:1"]
+    )
     assert result.exit_code == 2
     assert "not loopback" in result.output
