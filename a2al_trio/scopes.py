@@ -16,7 +16,7 @@ import trio
 
 from a2al_trio.errors import A2alError, AttemptFailure, ConnectError, ServiceCrashed
 
-__all__ = ["Attempt", "open_service_nursery", "race"]
+__all__ = ["Attempt", "open_service_nursery", "open_tasks", "race"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,19 @@ async def open_service_nursery(name: str) -> AsyncIterator[trio.Nursery]:
     if body_error is not None:
         # The nursery wrapped it in a group that is none of the caller's business (trio issue 2611).
         raise body_error
+
+
+@asynccontextmanager
+async def open_tasks() -> AsyncIterator[trio.Nursery]:
+    """A nursery for tasks that work towards one result: errors of one kind surface as the first of them, bare."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        first, *others = _leaves(group)
+        if any(type(other) is not type(first) for other in others):
+            raise
+        raise first from None
 
 
 def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -2,6 +2,8 @@
 
 Nothing here takes a timeout: wrap calls in cancel scopes. Every call also ends by itself, within the protocol's own
 bounds. Cancelling a call stops waiting, and stops its work if nobody else wants it; no peer is charged for that.
+
+Calls that ask the network raise `trio.ClosedResourceError` after the node was closed, and those that wait then.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ class Dht:
         self._socket = socket
         self._drive = drive
         self._bootstrapped = trio.Event()
+        self._waiting: set[trio.Event] = set()
+        self._closed = False
         self.unreachable = unreachable
         """Peers a punched connection is wanted to; who does not read it loses the newest."""
 
@@ -86,8 +90,10 @@ class Dht:
 
     async def _result(self, operation: Operation[T]) -> T:
         """Send what the command queued, then wait for its end."""
+        self._require_open()
         self._drive.flush()
         finished = trio.Event()
+        self._waiting.add(finished)
 
         def done(_operation: Operation[T]) -> None:
             finished.set()
@@ -96,9 +102,22 @@ class Dht:
         try:
             await finished.wait()
         finally:
+            self._waiting.discard(finished)
             operation.give_up(done)
-            self._drive.flush()
+            if not self._closed:
+                self._drive.flush()
+        if not operation.done:
+            self._require_open()
         return operation.value()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this DHT node was closed: its `async with` block has ended")
+
+    def _close(self) -> None:
+        self._closed = True
+        for finished in self._waiting:
+            finished.set()
 
     # -- joining -----------------------------------------------------------------------------------------------
 
@@ -358,20 +377,21 @@ async def open_dht(
 
     core.start(trio.current_time(), seeds=seeds)
     machine: Machine[DhtEvent] = core
-    async with (
-        open_drive(machine, socket, on_event) as drive,
-        open_service_nursery("DHT node") as nursery,
-    ):
+    async with open_drive(machine, socket, on_event) as drive:
         dht = Dht(core, socket, drive, unreachable)
         dht._restore(state)
-        nursery.start_soon(dht._join, seeds)
-        if data_dir is not None:
-            nursery.start_soon(dht._keep_saving, data_dir)
         try:
-            yield dht
+            async with open_service_nursery("DHT node") as nursery:
+                nursery.start_soon(dht._join, seeds)
+                if data_dir is not None:
+                    nursery.start_soon(dht._keep_saving, data_dir)
+                try:
+                    yield dht
+                finally:
+                    send_unreachable.close()
+                    unreachable.close()
+                    if data_dir is not None:
+                        with trio.CancelScope(shield=True):
+                            await trio.to_thread.run_sync(save_state, data_dir, dht._saved_state())
         finally:
-            send_unreachable.close()
-            unreachable.close()
-            if data_dir is not None:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(save_state, data_dir, dht._saved_state())
+            dht._close()

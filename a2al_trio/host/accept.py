@@ -108,7 +108,7 @@ class Admission:
     )
 
     async def accept(self) -> AgentConnection:
-        """Wait for the next admitted connection that still lives."""
+        """Wait for the next admitted connection that still lives; raises ClosedResourceError once `run` has ended."""
         while True:
             connection = await self._ready[1].receive()
             if connection.close_reason is None:
@@ -116,9 +116,12 @@ class Admission:
 
     async def run(self, endpoint: QuicEndpoint) -> None:
         """Admit whoever connects, for as long as the endpoint lives."""
-        async with trio.open_nursery() as nursery:
-            async for quic in endpoint:
-                nursery.start_soon(self.keep, quic)
+        try:
+            async with trio.open_nursery() as nursery:
+                async for quic in endpoint:
+                    nursery.start_soon(self.keep, quic)
+        finally:
+            self._ready[1].close()
 
     async def keep(self, quic: QuicConnection, call: AdmittedCall | None = None) -> None:
         """Admit one connection and serve it until it ends; `call` says how it came if not to our own endpoint."""
@@ -143,10 +146,10 @@ class Admission:
             quic.close(0, "")
 
     def hand_over(self, connection: AgentConnection) -> bool:
-        """Give a connection to the application; False if too many wait for it already."""
+        """Give a connection to the application; False if too many wait for it already, or nobody will come."""
         try:
             self._ready[0].send_nowait(connection)
-        except trio.WouldBlock:
+        except (trio.WouldBlock, trio.BrokenResourceError):
             return False
         return True
 

@@ -29,7 +29,7 @@ from a2al_trio.nat.watch import open_network_watch
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import DatagramSocket
 from a2al_trio.net.mux import Mux
-from a2al_trio.scopes import open_service_nursery
+from a2al_trio.scopes import open_service_nursery, open_tasks
 from a2al_trio.wire import NatType, is_public
 
 __all__ = ["LocalNetwork", "Surroundings"]
@@ -226,7 +226,7 @@ class Surroundings:
     async def observe_from_peers(self, addresses: Sequence[SocketAddress]) -> None:
         """Ask nodes at these addresses where they see us, all at once; those that are silent are left out."""
         with trio.move_on_after(OBSERVE_LIMIT):
-            async with trio.open_nursery() as nursery:
+            async with open_tasks() as nursery:
                 for address in dict.fromkeys(addresses):
                     nursery.start_soon(self._ping, address)
 
@@ -265,7 +265,7 @@ class Surroundings:
             return  # sockets of our own would tell of the NAT that the relay spares us
         before = self.nat_type, self.ipv6_reachable
         self._look_at_interfaces()
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             for ipv6 in (False, True)[: 1 + self._mux.dht.local_address.is_ipv6]:
                 nursery.start_soon(self._probe_family, ipv6)
         if (self.nat_type, self.ipv6_reachable) != before:

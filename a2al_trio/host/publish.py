@@ -14,6 +14,7 @@ from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.config import HostConfig
 from a2al_trio.host.network import Surroundings
 from a2al_trio.identity import Address
+from a2al_trio.scopes import open_tasks
 from a2al_trio.wire import EndpointPayload, RecordType, sign_record
 
 __all__ = ["Publisher"]
@@ -152,7 +153,7 @@ class Publisher:
         default = self.agents.default.address
         if default in agents:
             await publish(default)
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             for agent in sorted(agents - {default}):
                 nursery.start_soon(publish, agent)
         return list(outcomes.values())

@@ -14,7 +14,7 @@ from a2al_trio.errors import A2alError, ConfigurationError
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.stamps import RecordStamps
 from a2al_trio.identity import Address
-from a2al_trio.scopes import open_service_nursery
+from a2al_trio.scopes import open_service_nursery, open_tasks
 from a2al_trio.wire import (
     RecordType,
     SignedRecord,
@@ -206,7 +206,7 @@ async def _for_each(names: Iterable[str], do: Callable[[str], Awaitable[None]]) 
         async with limiter:
             await do(name)
 
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as nursery:
         for name in names:
             nursery.start_soon(run, name)
 
