@@ -438,6 +438,19 @@ async def test_they_resume_a_session() -> None:
             assert second.quic.tls.session_resumed
 
 
+async def test_we_send_early_data() -> None:
+    async with their_server(echo) as (peer, address), our_endpoint() as endpoint:
+        tls = client_tls(tickets=True, early_data=True)
+        first = await endpoint.connect(address, tls=tls, server_name="example.test")
+        ticket = await first.wait_session_ticket()
+        second = await endpoint.connect(address, tls=tls, server_name="example.test", ticket=ticket, early=True)
+        assert second.is_early
+        assert await exchange(second, b"early") == b"early"
+        await second.wait_ready()
+        assert second.early_data_accepted
+        assert peer.connections[1].quic.tls.early_data_accepted
+
+
 async def test_they_send_early_data() -> None:
     tls = server_tls(tickets=TicketKeys(drbg("tickets")), early_data=True)
     async with our_endpoint(tls) as endpoint, trio.open_nursery() as nursery:
