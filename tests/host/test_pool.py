@@ -56,6 +56,19 @@ async def test_a_dead_connection_is_replaced(autojump_clock: trio.testing.MockCl
         assert second.close_reason is not None
 
 
+async def test_a_retired_connection_is_given_out_no_more(autojump_clock: trio.testing.MockClock) -> None:
+    async with two_hosts() as (_, bob):
+        first = await bob.pool.get(ALICE.address)
+        bob.pool.retire(first)
+        assert bob.pool.live(ALICE.address) is None
+        second = await bob.pool.get(ALICE.address)
+        assert second is not first
+        assert first.close_reason is None, "whoever uses it goes on"
+        bob.pool.retire(first)
+        assert await bob.pool.get(ALICE.address) is second, "retiring again changes nothing"
+        first.close()
+
+
 async def test_local_agents_have_connections_of_their_own(autojump_clock: trio.testing.MockClock) -> None:
     other = identity(20)
     async with two_hosts() as (_, bob):
