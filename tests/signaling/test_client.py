@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from a2al_trio.errors import A2alError, ConfigurationError, ConnectError
 from a2al_trio.signaling.call import HUB_STAGGER, open_call, open_prepared_dial
 from a2al_trio.signaling.channel import Room
-from a2al_trio.signaling.client import IncomingCall, Signaling, open_signaling
+from a2al_trio.signaling.client import CallHandler, IncomingCall, Signaling, open_signaling
 from a2al_trio.signaling.errors import HubUnreachable, NoAgent, NoPartner, RoomClosed
 from a2al_trio.signaling.frames import Frame, FrameType
 from a2al_trio.signaling.hub import Hub
@@ -53,23 +54,31 @@ async def echo_candidates(call: IncomingCall) -> None:
                 await room.send_candidate(frame.candidate + " back")
 
 
+open_caller = partial(open_call, local=CALLER, remote=CALLEE, credentials=CRED)
+
+
+@asynccontextmanager
+async def open_answering(
+    world: HubWorld, hubs: Sequence[str], answer: CallHandler = echo_candidates
+) -> AsyncIterator[None]:
+    async with open_callee(world, hubs) as signaling, trio.open_nursery() as nursery:
+        await nursery.start(signaling.serve, answer)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_call_reaches_the_callee_and_frames_pass(autojump_clock: Clock) -> None:
     async with (
         open_world("one") as world,
-        open_callee(world, ["ws://one"]) as signaling,
-        trio.open_nursery() as nursery,
+        open_answering(world, ["ws://one"]),
+        open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=("a", "b"), dial=world.dial) as room,
     ):
-        await nursery.start(signaling.serve, echo_candidates)
-        async with open_call(
-            ["ws://one"], local=CALLER, remote=CALLEE, credentials=("a", "b"), dial=world.dial
-        ) as room:
-            assert await room.receive() == Frame(type=FrameType.CREDENTIALS, ufrag="ufrag", pwd="pwd")
-            await room.send_candidate("x")
-            assert (await room.receive()).candidate == "x back"
-            await room.send(Frame(type="unknown to us"))
-            await room.send(Frame(type=FrameType.END_OF_CANDIDATES))
-            assert trio.current_time() == 0
-        nursery.cancel_scope.cancel()
+        assert await room.receive() == Frame(type=FrameType.CREDENTIALS, ufrag="ufrag", pwd="pwd")
+        await room.send_candidate("x")
+        assert (await room.receive()).candidate == "x back"
+        await room.send(Frame(type="unknown to us"))
+        await room.send(Frame(type=FrameType.END_OF_CANDIDATES))
+        assert trio.current_time() == 0
 
 
 async def test_candidates_sent_ahead_wait_for_the_callee(autojump_clock: Clock) -> None:
@@ -87,25 +96,18 @@ async def test_candidates_sent_ahead_wait_for_the_callee(autojump_clock: Clock) 
 
     async with (
         open_world("one") as world,
-        open_callee(world, ["ws://one"]) as signaling,
-        trio.open_nursery() as nursery,
+        open_answering(world, ["ws://one"], listen),
+        open_caller(["ws://one"], trickle=trickle, dial=world.dial),
     ):
-        await nursery.start(signaling.serve, listen)
-        async with open_call(
-            ["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, trickle=trickle, dial=world.dial
-        ):
-            await trio.testing.wait_all_tasks_blocked()
-            assert seen == [FrameType.CREDENTIALS, "line 0", "line 1", "line 2"]
-        nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [FrameType.CREDENTIALS, "line 0", "line 1", "line 2"]
 
 
 async def test_an_absent_agent_is_called_three_times_at_every_hub(autojump_clock: Clock) -> None:
     async with open_world("one", "two") as world:
         start = trio.current_time()
         with pytest.raises(NoAgent, match="registered at none of"):
-            async with open_call(
-                ["ws://one", "ws://two"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial
-            ):
+            async with open_caller(["ws://one", "ws://two"], dial=world.dial):
                 pass
         assert [host for _, host in world.dials] == ["one", "two"] * 3
         assert [at - start for at, _ in world.dials] == pytest.approx([0, 1, 3, 4, 6, 7])
@@ -121,7 +123,7 @@ async def test_an_agent_that_registers_late_is_reached(autojump_clock: Clock) ->
                 await signaling.serve(echo_candidates)
 
         nursery.start_soon(come_late)
-        async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial):
+        async with open_caller(["ws://one"], dial=world.dial):
             pass
         nursery.cancel_scope.cancel()
 
@@ -129,25 +131,15 @@ async def test_an_agent_that_registers_late_is_reached(autojump_clock: Clock) ->
 async def test_a_hub_that_does_not_answer_leads_to_the_next(autojump_clock: Clock) -> None:
     async with (
         open_world("two") as world,
-        open_callee(world, ["ws://two"]) as signaling,
-        trio.open_nursery() as nursery,
+        open_answering(world, ["ws://two"]),
+        open_caller(["ws://gone", "ws://two"], dial=world.dial) as room,
     ):
-        await nursery.start(signaling.serve, echo_candidates)
-        async with open_call(
-            ["ws://gone", "ws://two"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial
-        ) as room:
-            assert room.hub == "ws://two"
-        nursery.cancel_scope.cancel()
+        assert room.hub == "ws://two"
 
 
 async def test_a_hub_that_hangs_delays_a_call_by_a_second(autojump_clock: Clock) -> None:
     """Newer nodes call at all hubs of a record (spec 08 §5.3); ours gives the first one a second."""
-    async with (
-        open_world("two") as world,
-        open_callee(world, ["ws://two"]) as signaling,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(signaling.serve, echo_candidates)
+    async with open_world("two") as world, open_answering(world, ["ws://two"]):
         hanging = 0
 
         async def dial(host: str, port: int, tls: bool) -> trio.abc.Stream:
@@ -163,14 +155,13 @@ async def test_a_hub_that_hangs_delays_a_call_by_a_second(autojump_clock: Clock)
 
         hubs = ["ws://hangs", "ws://two", "ws://never needed"]
         start = trio.current_time()
-        async with open_call(hubs, local=CALLER, remote=CALLEE, credentials=CRED, dial=dial) as room:
+        async with open_caller(hubs, dial=dial) as room:
             assert trio.current_time() - start == pytest.approx(HUB_STAGGER)
             assert room.hub == "ws://two"
             assert hanging == 0, "the other attempts are over"
             await room.receive()
             await room.send_candidate("x")
             assert (await room.receive()).candidate == "x back"
-        nursery.cancel_scope.cancel()
     assert world.hubs["two"].stats.sessions_active == 0
 
 
@@ -182,47 +173,36 @@ async def test_a_callee_that_is_late_everywhere_is_met_at_the_first_hub_and_the_
         await echo_candidates(call)
 
     hubs = ["ws://one", "ws://two"]
-    async with open_world("one", "two") as world, open_callee(world, hubs) as signaling, trio.open_nursery() as nursery:
-        await nursery.start(signaling.serve, late)
-        async with open_call(hubs, local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial) as room:
-            assert room.hub == "ws://one"
-            await trio.sleep(1)
-            assert [world.hubs[name].stats.sessions_active for name in ("one", "two")] == [1, 0]
-            assert world.hubs["two"].stats.sessions_total == 0
-        nursery.cancel_scope.cancel()
+    async with (
+        open_world("one", "two") as world,
+        open_answering(world, hubs, late),
+        open_caller(hubs, dial=world.dial) as room,
+    ):
+        assert room.hub == "ws://one"
+        await trio.sleep(1)
+        assert [world.hubs[name].stats.sessions_active for name in ("one", "two")] == [1, 0]
+        assert world.hubs["two"].stats.sessions_total == 0
 
 
 async def test_a_bad_hub_in_a_record_does_not_hide_the_good_one(autojump_clock: Clock) -> None:
-    async with (
-        open_world("one") as world,
-        open_callee(world, ["ws://one"]) as signaling,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(signaling.serve, echo_candidates)
+    async with open_world("one") as world, open_answering(world, ["ws://one"]):
         hubs = ["http://one", "ws://[::1", "ws://one:port", "ws://one"]
-        async with open_call(hubs, local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial) as room:
+        async with open_caller(hubs, dial=world.dial) as room:
             assert room.hub == "ws://one"
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.01, 1.0])
 async def test_a_connection_made_ahead_is_used_once(autojump_clock: Clock, wait: float) -> None:
-    async with (
-        open_world("one", latency=0.05) as world,
-        open_callee(world, ["ws://one"]) as signaling,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(signaling.serve, echo_candidates)
+    async with open_world("one", latency=0.05) as world, open_answering(world, ["ws://one"]):
         world.dials.clear()
         async with open_prepared_dial("ws://one", world.dial) as dial:
             await trio.sleep(wait)
             start = trio.current_time()
-            async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial):
+            async with open_caller(["ws://one"], dial=dial):
                 assert trio.current_time() - start == pytest.approx(max(0.0, 0.05 - wait) + 0.05), "callee's own dial"
             assert len(world.dials) == 2, "the caller's, and the callee's into the room"
-            async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial):
+            async with open_caller(["ws://one"], dial=dial):
                 assert len(world.dials) == 4
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_connection_made_ahead_is_closed_if_nobody_needs_it(autojump_clock: Clock) -> None:
@@ -235,7 +215,7 @@ async def test_a_connection_made_ahead_is_closed_if_nobody_needs_it(autojump_clo
         assert all(hub._connections == 0 for hub in world.hubs.values())
         async with open_prepared_dial("ws://gone", world.dial) as dial:
             with pytest.raises(HubUnreachable, match="nothing listens at gone"):
-                async with open_call(["ws://gone"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial):
+                async with open_caller(["ws://gone"], dial=dial):
                     pass
 
 
@@ -243,15 +223,13 @@ async def test_failures_name_every_hub(autojump_clock: Clock) -> None:
     async with open_world("one") as world, open_callee(world, ["ws://one"]):  # registered, but nobody serves
         start = trio.current_time()
         with pytest.raises(ConnectError) as failed:
-            async with open_call(
-                ["ws://gone", "ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial
-            ):
+            async with open_caller(["ws://gone", "ws://one"], dial=world.dial):
                 pass
         assert [type(attempt.error) for attempt in failed.value.attempts] == [HubUnreachable, NoPartner]
         assert "hub ws://gone" in str(failed.value)
         assert trio.current_time() - start == pytest.approx(8)
     with pytest.raises(ConnectError, match="names no hub"):
-        async with open_call([], local=CALLER, remote=CALLEE, credentials=CRED):
+        async with open_caller([]):
             pass
 
 
@@ -269,7 +247,7 @@ async def test_a_call_that_comes_through_two_hubs_is_one_call(autojump_clock: Cl
 
         async def call(hub: str) -> None:
             with trio.move_on_after(5):
-                async with open_call([hub], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial):
+                async with open_caller([hub], dial=world.dial):
                     await trio.sleep(5)
 
         async with trio.open_nursery() as callers:
@@ -280,15 +258,10 @@ async def test_a_call_that_comes_through_two_hubs_is_one_call(autojump_clock: Cl
 
 
 async def test_a_cancelled_call_leaves_no_deaf_room(autojump_clock: Clock) -> None:
-    async with (
-        open_world("one") as world,
-        open_callee(world, ["ws://one"]) as signaling,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(signaling.serve, echo_candidates)
+    async with open_world("one") as world, open_answering(world, ["ws://one"]):
         for pause in (0, 0.001, 1, 3):
             with trio.move_on_after(pause):
-                async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial):
+                async with open_caller(["ws://one"], dial=world.dial):
                     await trio.sleep_forever()
         async with open_call(
             ["ws://one"], local=CALLER, remote=CALLEE, credentials=("new", "x"), dial=world.dial
@@ -296,7 +269,6 @@ async def test_a_cancelled_call_leaves_no_deaf_room(autojump_clock: Clock) -> No
             await room.send_candidate("x")
             assert (await room.receive()).type == FrameType.CREDENTIALS
             assert (await room.receive()).candidate == "x back"
-        nursery.cancel_scope.cancel()
     assert world.hubs["one"].stats.sessions_active == 0
 
 
@@ -314,9 +286,7 @@ def test_a_call_cancelled_at_any_instant_leaves_no_room(cancel_after: float, hub
             with trio.move_on_after(cancel_after), contextlib.suppress(A2alError):
                 async with (
                     open_prepared_dial("ws://one", world.dial) as dial,
-                    open_call(
-                        ["ws://gone", "ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=dial
-                    ) as room,
+                    open_caller(["ws://gone", "ws://one"], dial=dial) as room,
                 ):
                     await room.send_candidate("x")
                     await trio.sleep_forever()
@@ -343,18 +313,12 @@ async def test_a_newer_call_supersedes_an_unfinished_but_not_a_released_one(auto
             log[number] = "cancelled"
             raise
 
-    async with (
-        open_world("one") as world,
-        open_callee(world, ["ws://one"]) as signaling,
-        trio.open_nursery() as nursery,
-    ):
-        await nursery.start(signaling.serve, handler)
+    async with open_world("one") as world, open_answering(world, ["ws://one"], handler):
         for _ in range(3):
             with pytest.raises(NoPartner):
-                async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial):
+                async with open_caller(["ws://one"], dial=world.dial):
                     pass
         assert log == ["cancelled", "begun", "begun"]
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_lost_hub_is_redialled_and_then_replaced(autojump_clock: Clock) -> None:
@@ -401,20 +365,17 @@ async def test_a_hub_that_accepts_and_closes_is_not_hammered(autojump_clock: Clo
 async def test_a_room_at_a_reference_hub_that_drops_without_a_word(autojump_clock: Clock) -> None:
     async with (
         open_world("one") as world,
-        open_callee(world, ["ws://one"]) as signaling,
-        trio.open_nursery() as nursery,
+        open_answering(world, ["ws://one"]),
+        open_caller(["ws://one"], dial=world.dial) as room,
     ):
-        await nursery.start(signaling.serve, echo_candidates)
-        async with open_call(["ws://one"], local=CALLER, remote=CALLEE, credentials=CRED, dial=world.dial) as room:
-            assert (await room.receive()).type == FrameType.CREDENTIALS
-            world.crash("one")
-            with pytest.raises(RoomClosed):
-                await room.receive()
-            with pytest.raises(RoomClosed):
-                await room.receive_punch()
-            with pytest.raises(RoomClosed):
-                await room.send_candidate("x")
-        nursery.cancel_scope.cancel()
+        assert (await room.receive()).type == FrameType.CREDENTIALS
+        world.crash("one")
+        with pytest.raises(RoomClosed):
+            await room.receive()
+        with pytest.raises(RoomClosed):
+            await room.receive_punch()
+        with pytest.raises(RoomClosed):
+            await room.send_candidate("x")
 
 
 async def test_a_bad_hub_url_is_the_users_mistake() -> None:
