@@ -30,7 +30,7 @@ __all__ = ["AgentTransport", "Pools", "httpx_client"]
 
 HAS_HTTP3 = find_spec("pylsqpack") is not None
 
-SCHEMES = frozenset({"a2al", "http", "https"})
+SCHEMES = frozenset({"a2al", "http", "https", "ws", "wss"})
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """Methods that may be repeated when it is unknown whether the first try was heard (RFC 9110 §9.2.2)."""
 SWITCHING_PROTOCOLS = 101
@@ -51,7 +51,7 @@ class Pools:
 class AgentTransport(httpx.AsyncBaseTransport):
     """Sends requests for `a2al://AID/path` to the agent; no other host is called.
 
-    `http` and `https` URLs mean the same: applications make them up for their own pages. `local` is the agent that
+    The schemes of the web mean the same: applications make up such URLs for their own pages. `local` is the agent that
     calls; `token` is a ticket for agents that ask for one.
     """
 

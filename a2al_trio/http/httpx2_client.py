@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpcore
+import httpcore2
 import httpx
 import httpx2
 
@@ -40,8 +42,16 @@ class _Transport(httpx2.AsyncBaseTransport):
             response.status_code,
             headers=response.headers.raw,
             stream=_ResponseBody(response, request),
-            extensions=response.extensions,
+            extensions=_extensions(response),
         )
+
+
+def _extensions(response: httpx.Response) -> dict[str, Any]:
+    """Those of the response; a raw stream, as WebSockets have, is wrapped like the rest."""
+    raw = response.extensions.get("network_stream")
+    if not isinstance(raw, httpcore.AsyncNetworkStream):
+        return response.extensions
+    return response.extensions | {"network_stream": _NetworkStream(raw)}
 
 
 def _for_httpx(request: httpx2.Request) -> httpx.Request:
@@ -80,6 +90,38 @@ class _ResponseBody(httpx2.AsyncByteStream):
         """End the exchange."""
         with _as_httpx2(self._request):
             await self._stream.aclose()
+
+
+class _NetworkStream(httpcore2.AsyncNetworkStream):
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Wait for bytes; b"" at the end."""
+        with _as_httpcore2():
+            return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send; waits while the peer reads slowly."""
+        with _as_httpcore2():
+            await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Give the stream back."""
+        await self._inner.aclose()
+
+    def get_extra_info(self, info: str) -> object:
+        """What the stream for httpx knows."""
+        return self._inner.get_extra_info(info)
+
+
+@contextmanager
+def _as_httpcore2() -> Iterator[None]:
+    """Errors of httpcore under the same names in httpcore2."""
+    try:
+        yield
+    except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+        raise getattr(httpcore2, type(error).__name__)(str(error)) from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 import trio
+from httpx2.websockets import WebSocketDisconnect, WebSocketNetworkError
 
 from a2al_trio.errors import RecordNotFound, StreamReset
 from a2al_trio.http.asgi import Receive, Scope, Send
@@ -19,8 +20,10 @@ URL = f"a2al://{CALLEE.address}"
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Send back method, header and body; on some paths do worse."""
-    if scope["type"] != "http":
+    if scope["type"] == "lifespan":
         raise NotImplementedError
+    if scope["type"] == "websocket":
+        return await talk(scope, receive, send)
     if scope["path"] == "/never":
         await trio.sleep_forever()
     body = b""
@@ -35,6 +38,17 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/broken":
         raise RuntimeError("broken off on purpose")
     await send({"type": "http.response.body", "body": b"!"})
+
+
+async def talk(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one message."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    message = await receive()
+    if scope["path"] == "/broken":
+        raise RuntimeError("broken off on purpose")
+    await send({"type": "websocket.send", "text": f"{message['text']}!"})
+    await send({"type": "websocket.close"})
 
 
 async def parts() -> AsyncIterator[bytes]:
@@ -69,3 +83,30 @@ async def test_errors_have_the_names_of_httpx2(autojump_clock: Clock, http3: boo
         with pytest.raises(httpx2.ReadError) as broken:
             await client.get(f"{URL}/broken")
         assert isinstance(broken.value.__cause__, StreamReset)
+
+
+@pytest.mark.parametrize("scheme", ["a2al", "ws"])
+async def test_websockets(autojump_clock: Clock, scheme: str) -> None:
+    async with open_world(app) as world, world.caller.httpx2_client() as client:
+        async with client.websocket(f"{scheme}://{CALLEE.address}/news") as socket:
+            await socket.send_text("hello")
+            assert await socket.receive_text() == "hello!"
+            with pytest.raises(WebSocketDisconnect):
+                await socket.receive_text()
+        async with client.websocket(f"{scheme}://{CALLEE.address}/broken") as socket:
+            await socket.send_text("hello")
+            with pytest.raises(WebSocketDisconnect) as ended:
+                await socket.receive_text()
+            assert ended.value.code == 1011
+
+
+async def test_a_websocket_of_an_agent_that_vanishes(autojump_clock: Clock) -> None:
+    async with (
+        open_world(app) as world,
+        world.caller.httpx2_client() as client,
+        client.websocket(f"{URL}/news") as socket,
+    ):
+        for connection in world.callee.connections:
+            connection.close(0, "gone")
+        with pytest.raises(WebSocketNetworkError):
+            await socket.receive_text()
