@@ -18,14 +18,14 @@ from a2al_trio.host.seeds import DNS_LIMIT, seed_addresses
 from a2al_trio.identity import Identity
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.mux import open_mux_over
-from a2al_trio.testing import Nat, SimHost, SimNet, open_simnet
+from a2al_trio.testing import Nat, SimHost, open_simnet
 from a2al_trio.wire import EndpointPayload, RecordType, SignedRecord, sign_record
 from tests.host.nat_world import HUB, open_world
-from tests.host.world import EPOCH, SimNetwork, identity, open_sim_host, unix_time
+from tests.host.world import ALICE, BOB, EPOCH, SimNetwork, identity, open_sim_host, three_hosts, unix_time
 
 Clock = trio.testing.MockClock
 
-SEED, ALICE, BOB, CAROL = identity(1), identity(2), identity(3), identity(4)
+CAROL = identity(4)
 NOWHERE = "quic://192.0.2.250:4121"
 
 
@@ -43,17 +43,6 @@ def resolved(record: SignedRecord) -> EndpointRecord:
 
 def url(host: Host) -> str:
     return f"quic://{host.quic_address}"
-
-
-@asynccontextmanager
-async def three_hosts() -> AsyncIterator[tuple[SimNet, Host, Host, Host]]:
-    async with (
-        open_simnet(seed=1) as net,
-        open_sim_host(net.host("seed"), SEED) as seed,
-        open_sim_host(net.host("alice"), ALICE, seeds=(seed,)) as alice,
-        open_sim_host(net.host("bob"), BOB, seeds=(seed,)) as bob,
-    ):
-        yield net, seed, alice, bob
 
 
 @asynccontextmanager

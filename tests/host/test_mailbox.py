@@ -13,7 +13,7 @@ import trio
 from a2al_trio.errors import ConfigurationError, RecordNotFound
 from a2al_trio.host import AgentConnection, Host
 from a2al_trio.identity import Identity, SigningKey, issue_delegation
-from a2al_trio.testing import SimNet, open_simnet
+from a2al_trio.testing import SimNet
 from a2al_trio.wire import (
     MAIL_ACCEPTED,
     MAX_MAIL_BODY,
@@ -27,22 +27,16 @@ from a2al_trio.wire import (
     seal_mailbox,
     sign_record,
 )
-from tests.host.world import EPOCH, identity, open_sim_host, unix_time
-
-SEED, ALICE, BOB = identity(1), identity(2), identity(3)
+from tests.host.world import ALICE, BOB, EPOCH, SEED, identity, three_hosts, unix_time
 
 
 @asynccontextmanager
-async def three_hosts() -> AsyncIterator[tuple[SimNet, Host, Host, Host]]:
-    async with (
-        open_simnet(seed=1) as net,
-        open_sim_host(net.host("seed"), SEED) as seed,
-        open_sim_host(net.host("alice"), ALICE, seeds=(seed,)) as alice,
-        open_sim_host(net.host("bob"), BOB, seeds=(seed,)) as bob,
-    ):
+async def three_known_hosts() -> AsyncIterator[tuple[SimNet, Host, Host, Host]]:
+    async with three_hosts() as world:
+        _, _, alice, bob = world
         await alice.publish()
         await bob.publish()
-        yield net, seed, alice, bob
+        yield world
 
 
 def note(sender: Identity, recipient: Identity, body: bytes, *, sequence: int = 1) -> SignedRecord:
@@ -67,7 +61,7 @@ def bodies(messages: list[MailboxMessage]) -> list[bytes]:
 
 
 async def test_a_note_is_polled_once_and_says_from_whom(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         sent = await alice.mailbox.send(BOB.address, b"hello", direct=False)
         assert not await sent.wait_delivered()
         [message] = await bob.mailbox.poll()
@@ -77,7 +71,7 @@ async def test_a_note_is_polled_once_and_says_from_whom(autojump_clock: trio.tes
 
 
 async def test_many_notes_come_in_order(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         expected = [f"note {number}".encode() for number in range(4)]
         for body in expected:
             await alice.mailbox.send(BOB.address, body, direct=False)
@@ -86,7 +80,7 @@ async def test_many_notes_come_in_order(autojump_clock: trio.testing.MockClock) 
 
 
 async def test_a_note_is_delivered_directly(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         sent = await alice.mailbox.send(BOB.address, b"quick", message_type=0x40)
         assert await sent.wait_delivered()
         assert sent.delivered
@@ -96,7 +90,7 @@ async def test_a_note_is_delivered_directly(autojump_clock: trio.testing.MockClo
 
 
 async def test_messages_yields_what_is_there_and_what_comes(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         await alice.mailbox.send(BOB.address, b"one", direct=False)
         messages = bob.mailbox.messages()
         assert (await anext(messages)).body == b"one"
@@ -111,7 +105,7 @@ async def test_messages_yields_what_is_there_and_what_comes(autojump_clock: trio
 
 
 async def test_a_push_is_seen_at_once_and_asks_for_more(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, _, bob):
+    async with three_known_hosts() as (_, _, _, bob):
         record = note(ALICE, BOB, b"pushed")
         assert bob.mailbox.take_push(BOB.node_id, record)
         assert not bob.mailbox.take_push(BOB.node_id, record), "a duplicate does not renew"
@@ -121,7 +115,7 @@ async def test_a_push_is_seen_at_once_and_asks_for_more(autojump_clock: trio.tes
 
 
 async def test_a_holder_pushes_mail_to_who_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         messages = bob.mailbox.messages()
         await alice.mailbox.send(BOB.address, b"first", direct=False)
         assert (await anext(messages)).body == b"first"
@@ -135,7 +129,7 @@ async def test_a_holder_pushes_mail_to_who_waits_for_it(autojump_clock: trio.tes
 
 
 async def test_one_sender_cannot_fill_the_box(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob), alice.connect(BOB.address) as connection:
+    async with three_known_hosts() as (_, _, alice, bob), alice.connect(BOB.address) as connection:
         notes = [note(ALICE, BOB, b"note %d" % number, sequence=number) for number in range(20)]
         answers = [await delivered(connection, record) for record in notes[:10]]
         pushes = [bob.mailbox.take_push(BOB.node_id, record) for record in notes[10:]]
@@ -150,7 +144,7 @@ async def test_one_sender_cannot_fill_the_box(autojump_clock: trio.testing.MockC
 
 
 async def test_a_hint_brings_the_next_poll_forward(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         messages = bob.mailbox.messages()
         await alice.mailbox.send(BOB.address, b"first", direct=False)
         assert (await anext(messages)).body == b"first"
@@ -168,7 +162,7 @@ async def test_a_hint_brings_the_next_poll_forward(autojump_clock: trio.testing.
 
 
 async def test_holders_tell_a_publisher_of_waiting_mail(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         messages = bob.mailbox.messages()
         await alice.mailbox.send(BOB.address, b"first", direct=False)
         assert (await anext(messages)).body == b"first"
@@ -181,7 +175,7 @@ async def test_holders_tell_a_publisher_of_waiting_mail(autojump_clock: trio.tes
 
 
 async def test_hints_about_strangers_are_nothing_to_us(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, _, bob):
+    async with three_known_hosts() as (_, _, _, bob):
         bob.mailbox.expect(ALICE.address, [])
         bob.mailbox.arrived(ALICE.address)
         assert bob.mailbox._boxes == {}
@@ -189,7 +183,7 @@ async def test_hints_about_strangers_are_nothing_to_us(autojump_clock: trio.test
 
 async def test_mail_goes_to_and_from_every_agent_of_a_host(autojump_clock: trio.testing.MockClock) -> None:
     second = identity(20)
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         bob.register_agent(second)
         await bob.publish()
         await alice.mailbox.send(second.address, b"to the second", direct=False)
@@ -207,7 +201,7 @@ async def test_a_delegated_agent_writes_and_is_written_to(autojump_clock: trio.t
     master, operational = SigningKey(bytes(31) + b"\x50"), SigningKey(bytes(31) + b"\x51")
     proof = issue_delegation(master, operational.public_key, issued_at=EPOCH - 10, expires_at=EPOCH + 86400)
     agent = Identity.delegated(operational, proof.encode(), now=EPOCH)
-    async with three_hosts() as (_, _, alice, bob):
+    async with three_known_hosts() as (_, _, alice, bob):
         bob.register_agent(agent)
         await bob.publish()
         sent = await alice.mailbox.send(agent.address, b"to its operational key")
@@ -220,7 +214,7 @@ async def test_a_delegated_agent_writes_and_is_written_to(autojump_clock: trio.t
 
 async def test_an_answer_needs_no_record_of_the_writer(autojump_clock: trio.testing.MockClock) -> None:
     stranger = identity(30)
-    async with three_hosts() as (_, _, alice, _):
+    async with three_known_hosts() as (_, _, alice, _):
         with pytest.raises(RecordNotFound, match="no key to encrypt"):
             await alice.mailbox.send(stranger.address, b"who are you?")
         [message] = alice.mailbox.decrypt([note(stranger, ALICE, b"it's me")])
@@ -229,7 +223,7 @@ async def test_an_answer_needs_no_record_of_the_writer(autojump_clock: trio.test
 
 
 async def test_forged_mail_is_left_out(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, _, bob):
+    async with three_known_hosts() as (_, _, _, bob):
         good = note(ALICE, BOB, b"good")
         bent = damaged(good)
         stolen = attrs.evolve(good, address=SEED.address)
@@ -238,14 +232,14 @@ async def test_forged_mail_is_left_out(autojump_clock: trio.testing.MockClock) -
 
 
 async def test_expired_mail_is_left_out(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, _, bob):
+    async with three_known_hosts() as (_, _, _, bob):
         record = note(ALICE, BOB, b"late")
         await trio.sleep(3700)
         assert bob.mailbox.decrypt([record]) == []
 
 
 async def test_bad_deliveries_are_answered_by_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, bob), alice.connect(BOB.address) as connection:
+    async with three_known_hosts() as (_, _, alice, bob), alice.connect(BOB.address) as connection:
         good = note(ALICE, BOB, b"good")
         for record in (damaged(good), note(ALICE, SEED, b"for somebody else")):
             assert await delivered(connection, record) == b""
@@ -262,7 +256,7 @@ async def delivered(connection: AgentConnection, record: SignedRecord) -> bytes:
 
 
 async def test_mistakes_are_named(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, _, alice, _):
+    async with three_known_hosts() as (_, _, alice, _):
         await alice.mailbox.send(BOB.address, bytes(MAX_MAIL_BODY), direct=False)
         with pytest.raises(PayloadTooLarge, match="1 bytes too long"):
             await alice.mailbox.send(BOB.address, bytes(MAX_MAIL_BODY + 1))
@@ -274,7 +268,7 @@ async def test_mistakes_are_named(autojump_clock: trio.testing.MockClock) -> Non
 
 async def test_the_iterator_of_an_agent_ends_with_it(autojump_clock: trio.testing.MockClock) -> None:
     second = identity(20)
-    async with three_hosts() as (_, _, _, bob), trio.open_nursery() as nursery:
+    async with three_known_hosts() as (_, _, _, bob), trio.open_nursery() as nursery:
         bob.register_agent(second)
 
         async def read() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 import trio.testing
@@ -18,27 +15,14 @@ from a2al_trio.errors import (
     RecordInvalid,
     RecordNotFound,
 )
-from a2al_trio.host import AgentConnection, EndpointRecord, Host
+from a2al_trio.host import AgentConnection, EndpointRecord
 from a2al_trio.identity import Identity, SigningKey, issue_delegation
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import QuicStream
-from a2al_trio.testing import SimNet, open_simnet
+from a2al_trio.testing import open_simnet
 from a2al_trio.wire import EndpointPayload, RecordType, sign_record
 from tests.host.nat_world import ask, echo
-from tests.host.world import EPOCH, identity, open_sim_host
-
-SEED, ALICE, BOB = identity(1), identity(2), identity(3)
-
-
-@asynccontextmanager
-async def three_hosts() -> AsyncIterator[tuple[SimNet, Host, Host, Host]]:
-    async with (
-        open_simnet(seed=1) as net,
-        open_sim_host(net.host("seed"), SEED) as seed,
-        open_sim_host(net.host("alice"), ALICE, seeds=(seed,)) as alice,
-        open_sim_host(net.host("bob"), BOB, seeds=(seed,)) as bob,
-    ):
-        yield net, seed, alice, bob
+from tests.host.world import ALICE, BOB, EPOCH, SEED, identity, open_sim_host, three_hosts
 
 
 async def test_publish_resolve_connect_echo(autojump_clock: trio.testing.MockClock) -> None:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.host import Host
-from a2al_trio.testing import open_simnet
 from a2al_trio.wire import PayloadTooLarge, RecordType, TopicPayload, WireEncodeError, topic_key
-from tests.host.world import identity, open_sim_host
+from tests.host.world import ALICE, BOB, identity, three_hosts
 
-SEED, ALICE, BOB = identity(1), identity(2), identity(3)
 WEATHER = TopicPayload(topic="", name="rain", protocols=("http", "mcp"), tags=("eu", "free"), brief="Rain or shine")
 
 
-@asynccontextmanager
-async def three_hosts() -> AsyncIterator[tuple[Host, Host, Host]]:
-    async with (
-        open_simnet(seed=1) as net,
-        open_sim_host(net.host("seed"), SEED) as seed,
-        open_sim_host(net.host("alice"), ALICE, seeds=(seed,)) as alice,
-        open_sim_host(net.host("bob"), BOB, seeds=(seed,)) as bob,
-    ):
-        yield seed, alice, bob
-
-
 async def test_an_announced_agent_is_found(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         assert await bob.topics.search("weather") == []
         async with alice.topics.register("weather", WEATHER) as registration:
             assert registration.publications["weather"].replicas
@@ -42,7 +25,7 @@ async def test_an_announced_agent_is_found(autojump_clock: trio.testing.MockCloc
 
 
 async def test_filters_by_protocol_and_tag(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         await alice.topics.announce("weather", WEATHER)
 
         async def found(protocols: tuple[str, ...] = (), tags: tuple[str, ...] = ()) -> int:
@@ -56,7 +39,7 @@ async def test_filters_by_protocol_and_tag(autojump_clock: trio.testing.MockCloc
 
 
 async def test_the_intersection_of_topics(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         second = identity(20)
         alice.register_agent(second)
         await alice.topics.announce(["weather", "eu"], WEATHER)
@@ -70,7 +53,7 @@ async def test_the_intersection_of_topics(autojump_clock: trio.testing.MockClock
 
 async def test_queries_run_side_by_side(autojump_clock: trio.testing.MockClock) -> None:
     topics = [f"topic {number}" for number in range(8)]
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         await alice.topics.announce(topics, WEATHER)
         began = trio.current_time()
         await bob.topics.search(topics[0])
@@ -81,7 +64,7 @@ async def test_queries_run_side_by_side(autojump_clock: trio.testing.MockClock) 
 
 
 async def test_a_registration_is_kept_alive_and_runs_out(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         async with alice.topics.register("weather", WEATHER, ttl=1000):
             [first] = await bob.topics.search("weather")
             await trio.sleep(5000)
@@ -94,7 +77,7 @@ async def test_a_registration_is_kept_alive_and_runs_out(autojump_clock: trio.te
 
 
 async def test_the_newest_entry_of_an_agent_counts(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         await alice.topics.announce("weather", TopicPayload(topic="x", name="old"))
         await alice.topics.announce("weather", TopicPayload(topic="y", name="new"))
         [entry] = await bob.topics.search("weather")
@@ -102,7 +85,7 @@ async def test_the_newest_entry_of_an_agent_counts(autojump_clock: trio.testing.
 
 
 async def test_a_clock_that_was_ahead_does_not_stop_renewals(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         stamps = alice.topics._stamps
         stamps.sequence(above=stamps.sequence() + 10**15)
         await alice.topics.announce("weather", TopicPayload(topic="x", name="ahead"))
@@ -113,7 +96,7 @@ async def test_a_clock_that_was_ahead_does_not_stop_renewals(autojump_clock: tri
 
 
 async def test_partial_success_is_reported(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, _):
+    async with three_hosts() as (_, _, alice, _):
         key = topic_key("taken")
         publish = alice.dht.publish
 
@@ -131,7 +114,7 @@ async def test_partial_success_is_reported(autojump_clock: trio.testing.MockCloc
 
 
 async def test_lifetimes(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, _):
+    async with three_hosts() as (_, _, alice, _):
         for asked, given in ((0, 3600), (60, 60), (100_000, 7200)):
             await alice.topics.announce("weather", WEATHER, ttl=asked)
             [record] = alice.dht.local_records(topic_key("weather"), RecordType.TOPIC)
@@ -141,7 +124,7 @@ async def test_lifetimes(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_mistakes_are_named_before_anything_is_sent(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, _):
+    async with three_hosts() as (_, _, alice, _):
         for topics in ([], "", ["weather", ""]):
             with pytest.raises(ConfigurationError, match="at least one topic"):
                 await alice.topics.announce(topics)
@@ -155,7 +138,7 @@ async def test_mistakes_are_named_before_anything_is_sent(autojump_clock: trio.t
 
 
 async def test_a_dialler_is_told_the_topics_of_an_agent(autojump_clock: trio.testing.MockClock) -> None:
-    async with three_hosts() as (_, alice, bob):
+    async with three_hosts() as (_, _, alice, bob):
         await alice.topics.announce("weather", WEATHER)
         bob.dht.invalidate(topic_key("weather"))
         async with bob.connect(ALICE.address, at=alice.quic_address) as connection:
