@@ -67,6 +67,9 @@ class CongestionController(Protocol):
         `sent_at` is when the newest of them left, `in_flight` no longer counts them.
         """
 
+    def on_spurious_loss(self, now: float, late_bytes: int, *, lost_at: float) -> None:
+        """Packets that were declared lost at `lost_at` were acknowledged after all; called after `on_lost`."""
+
     def on_ecn_ce(self, now: float, *, sent_at: float) -> None:
         """The path marked packets as congested; `sent_at` is when the newest acknowledged packet left."""
 

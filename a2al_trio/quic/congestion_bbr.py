@@ -239,6 +239,10 @@ class Bbr:
         """See `CongestionController`."""
         self._round_lost += lost_bytes
 
+    def on_spurious_loss(self, now: float, late_bytes: int, *, lost_at: float) -> None:
+        """See `CongestionController`."""
+        self._round_lost = max(self._round_lost - late_bytes, 0)
+
     def on_ecn_ce(self, now: float, *, sent_at: float) -> None:
         """Marks count like losses above the tolerance: the path says it is congested."""
         self._window_cap = max(min(self._window_cap, self.window) * LOSS_REDUCTION, self._least_window())

@@ -66,6 +66,15 @@ class Cubic(LossBased):
         self._window_max = max(self._window_max, window)
         self._inflection_after = ((self._window_max - window) / self._max_datagram_size / C) ** (1 / 3)
 
+    def _growth(self) -> tuple[float | None, float, float, float, float]:
+        return self._epoch_started_at, self._window_max, self._window_prior, self._inflection_after, self._reno_window
+
+    def _restore_growth(self, growth: object) -> None:
+        assert isinstance(growth, tuple)
+        (
+            self._epoch_started_at, self._window_max, self._window_prior, self._inflection_after, self._reno_window
+        ) = growth  # fmt: skip
+
     def _reduced_window(self) -> float:
         # A maximum lower than the last one means the share is shrinking: leave room for others (RFC 9438 §4.7).
         shrinking = self.exact_window < self._window_max

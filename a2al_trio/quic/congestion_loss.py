@@ -68,6 +68,21 @@ class _Recovery:
 
 
 @attrs.define
+class _Undo:
+    """How things stood before the window was reduced, in case no packet was lost (RFC 9438 §4.9.2).
+
+    `missing` counts the bytes declared lost since that have not arrived.
+    """
+
+    began_at: float
+    window: float
+    slow_start_threshold: int | None
+    recovery_started_at: float
+    growth: object
+    missing: int = 0
+
+
+@attrs.define
 class LossBased:
     """A controller that takes losses for congestion; subclasses say how much to give way and how to grow again."""
 
@@ -78,6 +93,7 @@ class LossBased:
     _recovery: _Recovery | None = None
     _recovery_started_at: float = float("-inf")
     _use: WindowUse = attrs.Factory(WindowUse)
+    _undo: _Undo | None = None
 
     @exact_window.default
     def _initial_window(self) -> float:
@@ -106,6 +122,12 @@ class LossBased:
     def _grow_in_slow_start(self, now: float, acked_bytes: int, sent_at: float, rtt: RttSample) -> None:
         """Grow in slow start; the window is in use."""
         self.exact_window += acked_bytes
+
+    def _growth(self) -> object:
+        """Return what `_reduced_window` will change of how the window grows."""
+
+    def _restore_growth(self, growth: object) -> None:
+        """Take back what `_growth` returned."""
 
     def _on_unused(self, now: float) -> None:
         """Packets arrived while the window was not in use."""
@@ -150,15 +172,34 @@ class LossBased:
             target = self.window
             # One packet may leave at once, most likely to repeat what was lost (RFC 9002 §7.3.2).
             self._recovery = _Recovery(target, max(target, in_flight + self._max_datagram_size), in_flight + lost_bytes)
+        if self._undo is not None:
+            self._undo.missing += lost_bytes
+
+    def on_spurious_loss(self, now: float, late_bytes: int, *, lost_at: float) -> None:
+        """See `CongestionController`: when nothing is missing of what led to the last reduction, it is undone."""
+        undo = self._undo
+        if undo is None or lost_at < undo.began_at:
+            return
+        undo.missing -= late_bytes
+        if undo.missing > 0:
+            return
+        self._undo = self._recovery = None
+        self._recovery_started_at = undo.recovery_started_at
+        if undo.window > self.exact_window:
+            self.exact_window = undo.window
+            self.slow_start_threshold = undo.slow_start_threshold
+            self._restore_growth(undo.growth)
 
     def on_ecn_ce(self, now: float, *, sent_at: float) -> None:
         """See `CongestionController`."""
         self._reduce(now, sent_at)
+        self._undo = None  # marks prove congestion, whatever becomes of the losses beside them
 
     def _reduce(self, now: float, sent_at: float) -> bool:
         """Give way, unless this is news of the same round trip as the last reduction; returns whether it did."""
         if sent_at <= self._recovery_started_at:
             return False
+        self._undo = _Undo(now, self.exact_window, self.slow_start_threshold, self._recovery_started_at, self._growth())
         self._recovery = None
         self._recovery_started_at = now
         self.exact_window = max(self._reduced_window(), minimum_window(self._max_datagram_size))

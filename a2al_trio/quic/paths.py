@@ -14,6 +14,7 @@ from a2al_trio.quic.ecn import EcnState, EcnValidator
 from a2al_trio.quic.mtu import MtuSearch
 from a2al_trio.quic.pacing import Pacer
 from a2al_trio.quic.recovery import RttEstimator
+from a2al_trio.quic.reordering import Patience
 
 __all__ = ["MAX_PATHS", "MIN_DATAGRAM", "Path", "PathSet"]
 
@@ -43,6 +44,7 @@ class Path:
     """Destination connection ID of packets on this path."""
     peer_cid_sequence: int = 0
     rtt: RttEstimator = attrs.field(factory=RttEstimator)
+    patience: Patience = attrs.field(factory=Patience)
     ecn: EcnValidator = attrs.field(factory=EcnValidator)
     in_flight: int = 0
     first_sample_at: float = float("inf")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
+from a2al_trio.quic.reordering import GivenUp, LossMemory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from a2al_trio.quic.spaces import PacketSpace
     from a2al_trio.quic.stream import SendHalf
 
-__all__ = ["GRANULARITY", "PACKET_THRESHOLD", "AckResult", "LossRecovery", "RttEstimator", "SentRun", "Tracked"]
+__all__ = ["GRANULARITY", "AckResult", "LossRecovery", "RttEstimator", "SentRun", "Tracked"]
 
-PACKET_THRESHOLD = 3
-TIME_THRESHOLD = 9 / 8
 GRANULARITY = 0.001
 INITIAL_RTT = 0.333
 PERSISTENT_CONGESTION_THRESHOLD = 3
@@ -165,6 +164,7 @@ class LossRecovery:
         self.handshake_confirmed = False
         self.peer_validated_address = not is_client
         self.lost_packets = 0
+        self.late_packets = 0
 
     # Acknowledgement
 
@@ -191,6 +191,8 @@ class LossRecovery:
         else:
             self._apply(space, ranges, result)
         if not result.packets:
+            if space.given_up:
+                self._take_late(space, ranges, now)
             return result
         rtt = path.rtt
         if result.largest_is_new and result.path is path:
@@ -204,6 +206,8 @@ class LossRecovery:
             self.probe_count = 0
         space.probes = 0
         self.detect_losses(space, now)
+        if space.given_up:
+            self._take_late(space, ranges, now)
         if result.size and result.path is not None:
             target = result.path
             target.congestion.on_acked(
@@ -273,15 +277,16 @@ class LossRecovery:
         sent = space.sent
         if not sent or sent[0].first > largest:
             return
-        rtt = sent[0].path.rtt
-        delay = max(TIME_THRESHOLD * max(rtt.latest, rtt.smoothed), GRANULARITY)
+        rtt, patience = sent[0].path.rtt, sent[0].path.patience
+        delay = max(patience.time * max(rtt.latest, rtt.smoothed), GRANULARITY)
+        by_number = largest - patience.packets
         remaining: list[SentRun] = []
         lost: list[SentRun] = []
         for place, run in enumerate(sent):
             if run.first > largest:
                 remaining.extend(sent[place:])
                 break
-            end = min(run.last, largest if run.sent_at + delay <= now else largest - PACKET_THRESHOLD)
+            end = min(run.last, largest if run.sent_at + delay <= now else by_number)
             if end >= run.first:
                 lost.append(run if end == run.last else run.part(run.first, end))
                 if end < run.last:
@@ -308,14 +313,27 @@ class LossRecovery:
                 run.path.mtu.on_probe_lost(run.probe)
                 continue
             self.lost_packets += count
+            space.given_up.add(GivenUp(run.first, run.last, run.size, run.path, run.sent_at, now))
             by_path.setdefault(run.path, []).append(run)
         for path, runs in by_path.items():
             size = sum((run.last - run.first + 1) * run.size for run in runs)
+            path.patience.on_lost()
             path.congestion.on_lost(now, size, sent_at=runs[-1].sent_at, in_flight=path.in_flight)
             path.mtu.on_packets_lost(max(run.size for run in runs))
             if self._is_persistent(path, runs):
                 path.congestion.on_persistent_congestion(now)
                 path.mtu.on_black_hole()
+
+    def _take_late(self, space: PacketSpace, ranges: Sequence[tuple[int, int]], now: float) -> None:
+        """Find packets among the acknowledged ones that had been declared lost."""
+        for late in space.given_up.take(ranges):
+            path, rtt = late.path, late.path.rtt
+            path.patience.on_late(
+                space.largest_acked - late.first, (now - late.sent_at) / max(rtt.latest, rtt.smoothed, GRANULARITY)
+            )
+            count = late.last - late.first + 1
+            self.late_packets += count
+            path.congestion.on_spurious_loss(now, count * late.size, lost_at=late.lost_at)
 
     def _is_persistent(self, path: Path, runs: list[SentRun]) -> bool:
         """Whether everything over a long period was lost (RFC 9002 §7.6); `runs` are in the order of sending."""
@@ -336,6 +354,7 @@ class LossRecovery:
         for run in space.sent:
             run.path.in_flight -= (run.last - run.first + 1) * run.size
         space.sent = []
+        space.given_up = LossMemory()
         space.loss_time = None
         space.last_eliciting_at = None
         space.probes = 0

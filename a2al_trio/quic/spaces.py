@@ -9,6 +9,7 @@ import attrs
 from a2al_trio.quic.acks import AckTracker
 from a2al_trio.quic.assembler import Assembler
 from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
+from a2al_trio.quic.reordering import LossMemory
 from a2al_trio.quic.send_buffer import SendBuffer
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class PacketSpace:
     """
 
     __slots__ = (
-        "acks", "crypto", "discarded", "is_application", "largest_acked", "last_eliciting_at", "level", "loss_time",
-        "next_number", "probes", "receive_keys", "send_keys", "sent", "skipped",
+        "acks", "crypto", "discarded", "given_up", "is_application", "largest_acked", "last_eliciting_at", "level",
+        "loss_time", "next_number", "probes", "receive_keys", "send_keys", "sent", "skipped",
     )  # fmt: skip
 
     def __init__(self, level: Level, *, is_application: bool, max_ack_delay: float) -> None:
@@ -64,6 +65,7 @@ class PacketSpace:
         self.next_number = 0
         self.largest_acked = -1
         self.sent: list[SentRun] = []
+        self.given_up = LossMemory()
         self.loss_time: float | None = None
         self.last_eliciting_at: float | None = None
         self.probes = 0

@@ -27,6 +27,8 @@ class ConnectionStats:
     packets_sent: int
     packets_received: int
     packets_lost: int
+    packets_late: int
+    """How many of the lost ones arrived after all."""
     bytes_sent: int
     bytes_received: int
     """UDP payload bytes."""
@@ -53,6 +55,7 @@ def take_stats(connection: QuicConnectionCore) -> ConnectionStats:
         packets_sent=sum(space.next_number for space in connection.spaces),
         packets_received=connection.intake.packets,
         packets_lost=connection.recovery.lost_packets,
+        packets_late=connection.recovery.late_packets,
         bytes_sent=connection.bytes_sent,
         bytes_received=connection.bytes_received,
         undecryptable_packets=connection.intake.undecryptable,

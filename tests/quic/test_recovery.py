@@ -12,7 +12,7 @@ from a2al_trio.quic.config import QuicConfig
 from a2al_trio.quic.congestion_reno import NewReno
 from a2al_trio.quic.errors import QuicTransportError
 from a2al_trio.quic.paths import Path, PathSet
-from a2al_trio.quic.recovery import PACKET_THRESHOLD, LossRecovery, RttEstimator, SentRun
+from a2al_trio.quic.recovery import LossRecovery, RttEstimator, SentRun
 from a2al_trio.quic.spaces import PacketSpace
 from a2al_trio.quic.tls import Level
 
@@ -212,7 +212,7 @@ def test_every_packet_meets_one_fate(runs: list[int], acks: list[set[int]]) -> N
         assert len(stage.half.lost) == len(lost)
         assert not lost & acked
         largest = stage.space.largest_acked
-        assert all(number in acked | lost for number in range(largest - PACKET_THRESHOLD + 1))
+        assert all(number in acked | lost for number in range(largest - stage.path.patience.packets + 1))
         assert stage.path.in_flight == SIZE * (total - len(acked) - len(lost))
     left = {number for run in stage.space.sent for number in range(run.first, run.last + 1)}
     assert left == set(range(total)) - acked - lost
