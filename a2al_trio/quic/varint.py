@@ -45,6 +45,7 @@ def decode_varint(data: bytes | bytearray | memoryview, offset: int) -> tuple[in
 
 def decode_varints(data: bytes, offset: int, count: int) -> tuple[list[int], int]:
     """Return the `count` integers from `offset` on and the offset behind them, as `decode_varint` does one."""
+    # In place, for ACK frames have rows of them: with a call for each this takes half as long again.
     values = []
     try:
         for _ in range(count):
