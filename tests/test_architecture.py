@@ -20,6 +20,7 @@ IO_MODULES = frozenset(
         "identity.files",
         "net.socket",
         "net.socket_options",
+        "net.stream",
         "net.mux",
         "net.interfaces",
         "quic",  # the package's own public names only re-export the driver

@@ -11,6 +11,7 @@ import h11
 import trio
 
 from a2al_trio.errors import A2alError
+from a2al_trio.net.stream import open_stream
 
 __all__ = ["HttpFailed", "HttpReply", "request"]
 
@@ -68,11 +69,8 @@ class _TooLong(Exception):
 
 async def _connect(parts: SplitResult, port: int, local_host: str | None) -> trio.abc.Stream:
     assert parts.hostname is not None
-    stream = await trio.open_tcp_stream(parts.hostname, port, local_address=local_host)
-    if parts.scheme == "http":
-        return stream
-    context = ssl.create_default_context()
-    return trio.SSLStream(stream, context, server_hostname=parts.hostname, https_compatible=True)
+    tls = ssl.create_default_context() if parts.scheme == "https" else None
+    return await open_stream(parts.hostname, port, tls=tls, local_host=local_host)
 
 
 def _head(parts: SplitResult, headers: Mapping[str, str], body: bytes | None) -> h11.Request:

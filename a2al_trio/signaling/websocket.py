@@ -14,6 +14,7 @@ from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 from wsproto.utilities import ProtocolError
 
 from a2al_trio.errors import ConfigurationError, ServiceCrashed
+from a2al_trio.net.stream import open_stream
 from a2al_trio.scopes import open_service_nursery
 from a2al_trio.signaling.errors import HubUnreachable, RoomClosed
 from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, encode_frame
@@ -58,16 +59,7 @@ Dialer = Callable[[str, int, bool], Awaitable[trio.abc.Stream]]
 
 async def dial_tcp(host: str, port: int, tls: bool) -> trio.abc.Stream:
     """Connect over TCP, trying all addresses of the name; a TLS certificate must suit the name."""
-    stream = await trio.open_tcp_stream(host, port)
-    if not tls:
-        return stream
-    secure = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host, https_compatible=True)
-    try:
-        await secure.do_handshake()
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return secure
+    return await open_stream(host, port, tls=ssl.create_default_context() if tls else None)
 
 
 def hub_endpoint(url: str) -> tuple[str, int, bool]:

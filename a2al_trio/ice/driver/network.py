@@ -14,6 +14,7 @@ from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import DatagramSocket
 from a2al_trio.net.interfaces import local_addresses
 from a2al_trio.net.socket import UdpSocket
+from a2al_trio.net.stream import open_stream
 
 __all__ = ["IceNetwork", "SystemNetwork"]
 
@@ -62,15 +63,4 @@ class SystemNetwork:
 
     async def open_stream(self, host: str, port: int, *, tls: bool) -> trio.abc.Stream:
         """Connect, trying all addresses of the name; a certificate must suit the name."""
-        stream = await trio.open_tcp_stream(host, port)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not tls:
-            return stream
-        context = self.tls or ssl.create_default_context()
-        secure = trio.SSLStream(stream, context, server_hostname=host)
-        try:
-            await secure.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return secure
+        return await open_stream(host, port, tls=(self.tls or ssl.create_default_context()) if tls else None)
