@@ -136,7 +136,8 @@ class Admission:
         self._networks[network] += 1
         try:
             await self._admit(quic, call or AdmittedCall())
-        except (ConnectionLost, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # It is over, or the peer gave up the stream it was to name itself on.
             logger.debug("connection from %s ended: %s", quic.peer_address, quic.close_reason)
         finally:
             self._active -= 1

@@ -41,6 +41,10 @@ FIRST_STREAM_LIMIT = 2.0
 
 Callers of agents open theirs together with the end of the handshake.
 """
+FIRST_STREAM_TRIPS = 8
+"""The same in round trips, for slow paths: what was lost twice is there after about as many (RFC 9002 §6.2)."""
+FIRST_BYTES_LIMIT = 10.0
+"""Seconds for its first bytes once there is a stream: later ones may have overtaken it."""
 CALLER_REST, CALLEE_REST = 30.0, 60.0
 """Seconds that a path without a connection is kept for the caller's next one; the callee's half notices its end."""
 PATH_LIMIT = 0.5
@@ -165,9 +169,11 @@ class Meetings:
         The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame.
         """
         first, start = None, b""
-        with trio.move_on_after(FIRST_STREAM_LIMIT):
+        with trio.move_on_after(max(FIRST_STREAM_LIMIT, FIRST_STREAM_TRIPS * quic.stats.smoothed_rtt)):
             first = await quic.accept_stream()
-            start = await first.peek(len(ROUTE_MAGIC))
+        if first is not None:
+            with trio.move_on_after(FIRST_BYTES_LIMIT):
+                start = await first.peek(len(ROUTE_MAGIC))
         if start.startswith(ROUTE_MAGIC):
             return first
         on_node()

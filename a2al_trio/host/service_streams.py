@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import trio
 
-from a2al_trio.errors import ConnectionLost, DecodeError, Refused, StreamReset, StreamStopped
+from a2al_trio.errors import DecodeError, Refused, StreamReset, StreamStopped
 from a2al_trio.quic import QuicStream
 from a2al_trio.wire import (
     STREAM_MAGIC_SIZE,
@@ -98,7 +98,7 @@ async def admit_service_stream(stream: QuicStream, decide: Callable[[Sequence[st
             stream.stop(StreamErrorCode.ACCESS_DENIED)
             await stream.aclose()
             return False
-    except (DecodeError, StreamReset, StreamStopped, ConnectionLost):
+    except (DecodeError, trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # whoever cannot say what it wants gets no service
     refuse_stream(stream, StreamErrorCode.ACCESS_DENIED)
     return False
