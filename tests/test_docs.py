@@ -79,13 +79,14 @@ async def use_index(page: Namespace) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def use_tutorial(page: Namespace) -> None:
-    async def app(scope: Namespace, receive: object, send: Callable[[Namespace], Awaitable[None]]) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.body", "body": b"a page"})
+async def page_app(scope: Namespace, receive: object, send: Callable[[Namespace], Awaitable[None]]) -> None:
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"a page"})
 
+
+async def use_tutorial(page: Namespace) -> None:
     async with open_loopback_hosts() as (callee, _), trio.open_nursery() as nursery:
-        await nursery.start(partial(callee.serve_asgi, app))  # type: ignore[arg-type]
+        await nursery.start(partial(callee.serve_asgi, page_app))  # type: ignore[arg-type]
         assert await page["fetch"](str(callee.address), str(callee.dht_address)) == "a page"
         nursery.cancel_scope.cancel()
 
@@ -153,11 +154,15 @@ async def use_forward(page: Namespace) -> None:
 
 
 async def use_access(page: Namespace) -> None:
-    async with open_loopback_hosts() as (host, other):
+    async with open_loopback_hosts() as (host, other), trio.open_nursery() as nursery:
         page["restrict"](host, [other.address], [])
         assert host.access is not None
         assert host.access(host.address, other.address, ())
         assert not host.access(host.address, identity(77).address, ())
+        page["restrict"](host, [], [])
+        await nursery.start(partial(host.serve_asgi, page_app))  # type: ignore[arg-type]
+        assert await page["call_with_ticket"](other, host.address) == b"a page"
+        nursery.cancel_scope.cancel()
 
 
 async def use_hub(page: Namespace) -> None:
