@@ -168,17 +168,19 @@ def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[CborMap, in
     depth += 1
     previous = b""
     small = -1  # the last key while all of them are below 24, where order is plain order
+    key: CborKey
     for _ in range(count):
-        key: CborValue = data[at]
-        if small < key < 0x18:  # type: ignore[operator]
-            small = key  # type: ignore[assignment]
+        key = data[at]
+        if small < key < 0x18:
+            small = key
             start = at
             at += 1
         else:
             start = at
-            key, at = _read(data, at, depth)
-            if key.__class__ is not int and key.__class__ is not str:
+            item, at = _read(data, at, depth)
+            if type(item) is not int and type(item) is not str:
                 raise CborDecodeError("a map key that is neither an integer nor a text")
+            key = item
             if small >= 0:
                 previous = bytes((small,))
             raw = data[start:at]
@@ -189,7 +191,7 @@ def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[CborMap, in
         # Small numbers and short byte strings are most of what peers send; they are read without a call.
         first = data[at]
         if first < 0x18:
-            pairs[key] = first  # type: ignore[index]
+            pairs[key] = first
             at += 1
         elif first == 0x58:
             number = data[at + 1]
@@ -200,16 +202,16 @@ def _read_map(data: bytes, at: int, count: int, depth: int) -> tuple[CborMap, in
                 raise IndexError
             if number < 0x18:
                 raise CborDecodeError("a head that could be shorter")
-            pairs[key] = value  # type: ignore[index]
+            pairs[key] = value
         elif 0x40 <= first < 0x58:
             start = at + 1
             at += first - 0x3F
             value = data[start:at]
             if len(value) != first - 0x40:
                 raise IndexError
-            pairs[key] = value  # type: ignore[index]
+            pairs[key] = value
         else:
-            pairs[key], at = _read(data, at, depth)  # type: ignore[index]
+            pairs[key], at = _read(data, at, depth)
     pairs.end = at
     return pairs, at
 
