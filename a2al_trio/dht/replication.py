@@ -183,7 +183,9 @@ class Replication:
             candidates.setdefault(replica.contact.key, replica.contact)
         ordered = sorted(candidates.values(), key=lambda contact: contact.key ^ distance)
         ordered = [contact for contact in ordered if self._may_store(contact, unit, now)]
+        self._store(unit, record, ordered, unit.width, now)
 
+    def _store(self, unit: Unit, record: SignedRecord, contacts: Sequence[Contact], wanted: int, now: float) -> None:
         def stored(contact: Contact, response: StoreResponse, now: float) -> None:
             self._confirmed(unit, contact, now)
             if response.waiting_mail:
@@ -199,8 +201,8 @@ class Replication:
         StoreRun(
             self._rpc,
             store_message(record, unit.key),
-            ordered,
-            wanted=unit.width,
+            contacts,
+            wanted=wanted,
             concurrency=self._config.store_concurrency,
             timeout=self._config.rpc_patience,
             on_stored=stored,
@@ -334,32 +336,6 @@ class Replication:
                 continue
             if self._running < RUNS_AT_ONCE:
                 self._begin(unit)
-                self._store_newcomer(unit, contact, now)
+                self._store(unit, unit.record, [contact], 1, now)
             else:
                 self._run(unit, now)
-
-    def _store_newcomer(self, unit: Unit, contact: Contact, now: float) -> None:
-        record = unit.record
-
-        def stored(contact: Contact, response: StoreResponse, now: float) -> None:
-            self._confirmed(unit, contact, now)
-            if response.waiting_mail:
-                self._on_waiting_mail(record.address, response.waiting_mail)
-
-        def refused(contact: Contact, now: float) -> None:
-            unit.refused += 1
-
-        def done(now: float) -> None:
-            self._ended(unit, now)
-
-        StoreRun(
-            self._rpc,
-            store_message(record, unit.key),
-            [contact],
-            wanted=1,
-            concurrency=1,
-            timeout=self._config.rpc_patience,
-            on_stored=stored,
-            on_refused=refused,
-            on_done=done,
-        ).advance(now)
