@@ -6,8 +6,8 @@ congestion controller can take back what it did for such losses, and the path ge
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from operator import attrgetter
+from bisect import bisect_left, bisect_right
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
@@ -85,12 +85,16 @@ class LossMemory:
         end = bisect_left(entries, ranges[-1][1], key=attrgetter("first"))
         late: list[GivenUp] = []
         left: list[GivenUp] = []
+        index = 0
         for entry in entries[begin:end]:
             position = entry.first
-            for start, stop in ranges:
+            # The first range that may hold some of it: an ACK can have a great many.
+            index = bisect_right(ranges, position, lo=index, key=itemgetter(1))
+            for place in range(index, len(ranges)):
+                start, stop = ranges[place]
+                if start > entry.last:
+                    break
                 low, high = max(start, position), min(stop - 1, entry.last)
-                if low > high:
-                    continue
                 if low > position:
                     left.append(entry._replace(first=position, last=low - 1))
                 late.append(entry._replace(first=low, last=high))

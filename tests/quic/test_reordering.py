@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -76,6 +77,18 @@ def test_memory_is_bounded() -> None:
     found = numbers(memory.take([(0, 10_000)]))
     assert MAX_REMEMBERED // 2 <= len(found) <= MAX_REMEMBERED
     assert found[-1] == 9_998
+
+
+def test_an_ack_of_very_many_ranges_costs_little() -> None:
+    path, memory = some_path(), LossMemory()
+    for number in range(MAX_REMEMBERED):
+        memory.add(GivenUp(200 * number, 200 * number + 99, SIZE, path, 1.0, 2.0))
+    # Ranges between what was given up, and one packet of each: what a hostile peer may put into one frame.
+    ranges = [(start, start + 1) for start in range(100, 200 * MAX_REMEMBERED, 2) if start % 200 >= 100]
+    ranges += [(200 * number + 50, 200 * number + 51) for number in range(MAX_REMEMBERED)]
+    begin = time.thread_time()
+    assert len(memory.take(sorted(ranges))) == MAX_REMEMBERED
+    assert time.thread_time() - begin < 0.1
 
 
 def test_patience_grows_to_what_was_needed_and_ends_after_losses_that_were_real() -> None:
