@@ -7,13 +7,13 @@ once, and everything above gains by treating them together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
 from a2al_trio.net.address import SocketAddress
 
-__all__ = ["DatagramSocket", "Received", "Transmit"]
+__all__ = ["DatagramSocket", "InterruptibleSocket", "Received", "Transmit"]
 
 
 @attrs.define(eq=False)
@@ -77,3 +77,11 @@ class DatagramSocket(Protocol):
 
     def close(self) -> None:
         """Close at once; waiting tasks get `trio.ClosedResourceError`. Closing twice does nothing."""
+
+
+@runtime_checkable
+class InterruptibleSocket(DatagramSocket, Protocol):
+    """A socket that tasks can take turns in reading, since whoever reads can be told to stop."""
+
+    def interrupt(self) -> None:
+        """Let a task that is in `receive` return now, with an empty list if nothing has arrived."""

@@ -31,7 +31,7 @@ MAX_QUEUED_BYTES = 2 * 1024 * 1024  # of copied datagrams, which may be up to 64
 
 
 class MuxPlane:
-    """The part of a muxed socket that one protocol sees; implements `DatagramSocket`.
+    """The part of a muxed socket that one protocol sees; implements `InterruptibleSocket`.
 
     Sending goes straight to the socket. Closing it only stops this plane; the mux closes the socket.
     """
@@ -64,6 +64,10 @@ class MuxPlane:
         if self._closed:
             raise trio.ClosedResourceError("this plane is closed")
         return self._take()
+
+    def interrupt(self) -> None:
+        """See `InterruptibleSocket`."""
+        self._wake()
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._receiver = None

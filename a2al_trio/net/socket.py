@@ -50,7 +50,10 @@ class SocketStats:
 
 
 class UdpSocket:
-    """A bound UDP socket; made by `open_udp` or `UdpSocket.bind`. Implements `BufferedSocket`."""
+    """A bound UDP socket; made by `open_udp` or `UdpSocket.bind`.
+
+    Implements `BufferedSocket` and `InterruptibleSocket`.
+    """
 
     def __init__(self, sock: socket.socket, features: SocketFeatures) -> None:
         self._sock = sock
@@ -98,10 +101,21 @@ class UdpSocket:
         if self._buffer is None:
             self._buffer = ReceiveBuffer()
         while True:
-            await self.wait_readable()
+            try:
+                await self.wait_readable()
+            except trio.ClosedResourceError:
+                if self._closed:
+                    raise
+                return []  # interrupted
             self._buffer.used = 0
             if batch := self.read_nowait(self._buffer):
                 return batch
+
+    def interrupt(self) -> None:
+        """See `InterruptibleSocket`."""
+        if not self._closed:
+            # What Trio offers for sockets that are about to be closed wakes those who wait, and does nothing else.
+            trio.lowlevel.notify_closing(self._sock)
 
     async def wait_readable(self) -> None:
         """See `BufferedSocket`."""
@@ -267,7 +281,11 @@ class UdpSocket:
         """See `DatagramSocket`."""
         if self._closed:
             raise trio.ClosedResourceError("this socket is closed")
-        await trio.lowlevel.wait_writable(self._sock)
+        try:
+            await trio.lowlevel.wait_writable(self._sock)
+        except trio.ClosedResourceError:
+            if self._closed:
+                raise  # otherwise it was `interrupt`, and the caller finds out by trying
 
     def close(self) -> None:
         """See `DatagramSocket`."""

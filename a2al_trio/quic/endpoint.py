@@ -357,6 +357,23 @@ class QuicEndpointCore:
         """Whether `datagrams_to_send` may have something to yield."""
         return bool(self._touched or self._stateless)
 
+    def small_datagram(self, now: float) -> Transmit | None:
+        """Return the one datagram there is to send if it is small: a request, an answer, or a few of them.
+
+        None says nothing; `datagrams_to_send` knows, as long as `transmit_due`.
+        """
+        if len(self._touched) != 1 or self._stateless:
+            return None
+        connection = next(iter(self._touched))
+        if connection.closed:
+            return None
+        transmitter = connection.transmitter
+        transmit = transmitter.small_datagram(now)
+        if transmit is not None and transmitter.is_quiet:
+            self._touched.clear()
+            self._untimed[connection] = None
+        return transmit
+
     def datagrams_to_send(self, now: float) -> Generator[Transmit, None, None]:
         """Yield what to send now; a buffer is valid until the next one is asked for. May be closed at any yield."""
         while self._stateless:

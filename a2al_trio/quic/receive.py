@@ -113,20 +113,19 @@ class Receiver:
             header.packet_number_offset - header.start,
             keys,
             space,
-            reserved=0x0C,
+            is_short=False,
             now=now,
         )
         if opened is None:
             return False
         number, payload = opened
         connection.establishment.on_long_packet(header, path)
-        self._process(
-            payload, _ALLOWED[header.packet_type], space, number, header.destination_cid, now=now, path=path, ecn=ecn
-        )
+        context = PacketContext(connection.spaces.index(space), path, header.destination_cid, now)
+        self._process(payload, _ALLOWED[header.packet_type], space, number, context, ecn)
         return True
 
     def _open(
-        self, packet: bytes, number_at: int, keys: PacketKeys, space: PacketSpace, *, reserved: int, now: float
+        self, packet: bytes, number_at: int, keys: PacketKeys, space: PacketSpace, *, is_short: bool, now: float
     ) -> tuple[int, bytes] | None:
         """Unprotect one packet; None if it is not genuine or was seen before."""
         sample_end = number_at + 4 + SAMPLE_SIZE
@@ -134,16 +133,16 @@ class Receiver:
             self.undecryptable += 1
             return None
         mask = keys.masks(packet[sample_end - SAMPLE_SIZE : sample_end])
-        first = packet[0] ^ (mask[0] & (0x0F if packet[0] & 0x80 else 0x1F))
+        first = packet[0] ^ (mask[0] & (0x1F if is_short else 0x0F))
         size = (first & 3) + 1
-        truncated = int.from_bytes(packet[number_at : number_at + size], "big") ^ int.from_bytes(
-            mask[1 : 1 + size], "big"
-        )
-        number = space.acks.largest + 1
+        start = number_at + size
+        truncated = int.from_bytes(packet[number_at:start], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
+        acks = space.acks
+        number = acks.largest + 1
         if truncated != number & (1 << 8 * size) - 1:
             number = decode_packet_number(truncated, 8 * size, number)
-        header = bytes((first,)) + packet[1:number_at] + truncated.to_bytes(size, "big")
-        one_rtt = None if first & 0x80 else self._connection.one_rtt
+        header = b"%c%b%b" % (first, packet[1:number_at], truncated.to_bytes(size, "big"))
+        one_rtt = self._connection.one_rtt if is_short else None
         if one_rtt is not None and first >> 2 & 1 != one_rtt.phase:
             chosen = one_rtt.for_packet(first >> 2 & 1, number)
             if chosen is None:
@@ -151,13 +150,13 @@ class Receiver:
                 return None
             keys = chosen
         try:
-            payload = keys.decrypt((keys.iv ^ number).to_bytes(12, "big"), packet[number_at + size :], header)
+            payload = keys.decrypt((keys.iv ^ number).to_bytes(12, "big"), packet[start:], header)
         except InvalidTag:
             self._on_undecryptable(keys)
             return None
-        if first & reserved:
+        if first & (0x18 if is_short else 0x0C):
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "reserved header bits are set")
-        if number <= space.acks.largest and space.acks.is_duplicate(number):
+        if number <= acks.largest and acks.is_duplicate(number):
             return None
         if one_rtt is not None and (keys is not one_rtt.receive or number < one_rtt.lowest_received):
             self._connection.key_updates.on_opened(keys, number, now)
@@ -169,29 +168,20 @@ class Receiver:
             raise QuicTransportError(TransportErrorCode.AEAD_LIMIT_REACHED, "too many forged packets")
 
     def _process(
-        self,
-        payload: bytes,
-        allowed: frozenset[int],
-        space: PacketSpace,
-        number: int,
-        destination_cid: bytes,
-        *,
-        now: float,
-        path: Path,
-        ecn: int,
+        self, payload: bytes, allowed: frozenset[int], space: PacketSpace, number: int, context: PacketContext, ecn: int
     ) -> None:
-        connection, acks = self._connection, space.acks
-        is_application = space.is_application
-        context = PacketContext(2 if is_application else connection.spaces.index(space), path, destination_cid, now)
+        connection, acks, now = self._connection, space.acks, context.now
         newest = number > acks.largest
         self.packets += 1
         if connection.observer is not None:
             level = Level.EARLY if allowed is FrameContext.ZERO_RTT else space.level
             connection.observer.packet_received(now, level, number, payload, len(payload) + TAG_SIZE)
         self.handlers.process(payload, allowed, context)
-        acks.on_received(number, number, eliciting=int(context.eliciting), ecn=ecn, now=now)
-        if is_application and path is not connection.paths.current:
-            connection.migration.on_packet(path, destination_cid, moved=newest and not context.only_probing)
+        acks.on_received(number, number, eliciting=1 if context.eliciting else 0, ecn=ecn, now=now)
+        if context.path is not connection.paths.current and space.is_application:
+            connection.migration.on_packet(
+                context.path, context.destination_cid, moved=newest and not context.only_probing
+            )
 
     # Short headers
 
@@ -204,9 +194,10 @@ class Receiver:
             return False
         number_at = 1 + connection.config.connection_id_length
         space = connection.application
-        opened = self._open(packet, number_at, one_rtt.receive, space, reserved=0x18, now=now)
+        opened = self._open(packet, number_at, one_rtt.receive, space, is_short=True, now=now)
         if opened is None:
             return False
         number, payload = opened
-        self._process(payload, FrameContext.ONE_RTT, space, number, packet[1:number_at], now=now, path=path, ecn=ecn)
+        context = PacketContext(2, path, packet[1:number_at], now)
+        self._process(payload, FrameContext.ONE_RTT, space, number, context, ecn)
         return True

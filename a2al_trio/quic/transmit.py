@@ -67,6 +67,38 @@ class Transmitter:
             if mtu.enabled and mtu.size < mtu.ceiling:
                 yield from self._mtu_probe(now)
 
+    def small_datagram(self, now: float) -> Transmit | None:
+        """Return the one packet that says all there is to say on a few small streams, None if there is more to it.
+
+        That is what requests and answers are made of, so it goes without the generators of `transmits`.
+        """
+        connection = self._connection
+        if not connection.handshake_spaces_gone or connection.paths.need_probing:
+            return None
+        path, streams = connection.paths.current, connection.streams
+        if (
+            not streams.order.is_little
+            or self.frames.has_control
+            or connection.application.probes
+            or self._allowance(path, now) < path.mtu.size
+        ):
+            return None
+        self.paced_until = None
+        self._maybe_skip_number(connection.application)
+        return self._small.write(path, now)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a packet by `small_datagram` has left nothing to say."""
+        connection = self._connection
+        streams, mtu = connection.streams, connection.paths.current.mtu
+        return not (
+            streams.order.levels
+            or streams.control
+            or connection.flow.blocked_pending
+            or (mtu.enabled and mtu.size < mtu.ceiling)
+        )
+
     # Handshake packets
 
     def _handshake_datagrams(self, now: float) -> Iterator[Transmit]:

@@ -23,7 +23,7 @@ LOOPBACK = {"127.0.0.1": False, "::1": True}
 
 
 class SimSocket:
-    """A bound UDP socket of a simulated host; implements `DatagramSocket` and `BufferedSocket`.
+    """A bound UDP socket of a simulated host; implements `BufferedSocket` and `InterruptibleSocket`.
 
     It is stricter than the kernel where that finds mistakes: the views of one `receive` are overwritten at the
     next. `dropped` counts datagrams that came while 4 MiB were waiting to be received.
@@ -44,7 +44,7 @@ class SimSocket:
         self._inbox: deque[Packet] = deque()
         self._inbox_bytes = 0
         self._arrived = trio.Event()
-        self._receiving = False
+        self._receiving = self._interrupted = False
         self._closing = trio.Event()
         self._handed_out: list[bytearray] = []
         self.dropped = 0
@@ -89,6 +89,11 @@ class SimSocket:
             batch.append(self._received(run, memoryview(data)))
         return batch
 
+    def interrupt(self) -> None:
+        """See `InterruptibleSocket`."""
+        self._interrupted = self._receiving
+        self._arrived.set()
+
     def read_nowait(self, buffer: ReceiveBuffer) -> list[Received]:
         """See `BufferedSocket`."""
         if self._closed:
@@ -110,11 +115,11 @@ class SimSocket:
         self._receiving = True
         try:
             await trio.lowlevel.checkpoint()
-            while not self._inbox and not self._closed:
+            while not (self._inbox or self._closed or self._interrupted):
                 self._arrived = trio.Event()
                 await self._arrived.wait()
         finally:
-            self._receiving = False
+            self._receiving = self._interrupted = False
         if self._closed:
             raise trio.ClosedResourceError("this socket is closed")
 

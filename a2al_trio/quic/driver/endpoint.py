@@ -112,7 +112,7 @@ class QuicEndpoint:
         self._accept_limit = accept_queue
         self._accepted: deque[QuicConnection] = deque()
         self._accepting = trio.lowlevel.ParkingLot()
-        self._reading = Reading(socket, self._take)
+        self._reading = Reading(socket, self._take, self._flush_rest)
         self._flush_wanted = Wakeup()
         self._defer = False
         self._words_expected = self._heard = 0
@@ -291,8 +291,13 @@ class QuicEndpoint:
     def _flush_soon(self) -> None:
         """Send what commands of the application brought about, once all tasks of this tick have had their say."""
         wanted = self._flush_wanted
-        if wanted.task is not None and self._core.transmit_due:
+        if wanted.task is not None and not self._reading.relief_due and self._core.transmit_due:
             wanted.wake()
+
+    def _flush_rest(self) -> None:
+        """A task that read has gone its way: send what it said if that has not been done."""
+        if self._core.transmit_due:
+            self._flush()
 
     def _expect_word(self) -> None:
         """A task that was woken, or that was handed a stream of the peer, is about to have a word."""
@@ -326,8 +331,17 @@ class QuicEndpoint:
             self._timer.deadline = due
 
     def _transmit(self, now: float) -> None:
-        send = self._socket.send_nowait
-        with closing(self._core.datagrams_to_send(now)) as transmits:
+        core, send = self._core, self._socket.send_nowait
+        small = core.small_datagram(now)
+        if small is not None:
+            taken = send(small)
+            if taken < len(small.data):
+                self._keep_rest(small, taken)
+                self._flush_wanted.wake()
+                return
+            if not core.transmit_due:
+                return
+        with closing(core.datagrams_to_send(now)) as transmits:
             for transmit in transmits:
                 taken = send(transmit)
                 if taken < len(transmit.data):

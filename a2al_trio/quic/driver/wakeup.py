@@ -55,7 +55,7 @@ class ReadersWakeup(Wakeup):
     async def wait(self) -> None:
         """Wait for the next `wake`; a checkpoint, and cancel-safe."""
         self.task = trio.lowlevel.current_task()
-        if self._reading.reader is None:
+        if self._reading.is_free:
             await self._reading.read_until_resumed(self._abort)
         else:
             await trio.lowlevel.wait_task_rescheduled(self._abort)
@@ -90,7 +90,7 @@ class Line:
             tasks.remove(task)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        if self._reading.reader is None:
+        if self._reading.is_free:
             await self._reading.read_until_resumed(abort)
         else:
             await trio.lowlevel.wait_task_rescheduled(abort)
