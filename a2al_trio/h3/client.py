@@ -54,12 +54,12 @@ class H3Client:
         session = self._session
         if session.going_away:
             raise Refused(GOING_AWAY)
-        fields = session.core.head_fields(head)
+        section = session.core.head_section(head)
         exchange = ClientExchange(session, await self._open_stream())
         try:
             if session.going_away:
                 raise Refused(GOING_AWAY)
-            await exchange._begin(fields, content, end=end)
+            await exchange._send(exchange._encode(section), content, end=end)
         except BaseException:
             await exchange.abandon()
             raise

@@ -20,8 +20,8 @@ from a2al_trio.h3.frames import (
     encode_frame,
     encode_settings,
 )
-from a2al_trio.h3.memo import HeadMemo
-from a2al_trio.h3.message import MessageReceiver
+from a2al_trio.h3.memo import HeadMemo, Section
+from a2al_trio.h3.message import MessageReceiver, receive_whole
 from a2al_trio.h3.qpack import Qpack
 from a2al_trio.quic.varint import MAX_VARINT, VarintError, decode_varint, encode_varint
 
@@ -32,8 +32,8 @@ CONTROL_REFUSED = dict.fromkeys(
     (*HTTP2_FRAMES, FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE), ErrorCode.FRAME_UNEXPECTED
 )
 CONTROL_FRAME_SIZE = 4096
-ACKNOWLEDGEMENTS = 32
-"""Field sections whose acknowledgements are worth a packet while the dynamic table stays as it is; fewer wait."""
+SMALL_SIZE = 1024
+"""Sections that count more (RFC 9114 §4.2.2) use the dynamic table; whether they could do without is not tried."""
 
 
 class StreamType(enum.IntEnum):
@@ -57,7 +57,7 @@ class H3Core:
         self.config = config or H3Config()
         self.is_client = is_client
         self._qpack = Qpack(self.config)
-        self._memo = HeadMemo(is_client=is_client, limit=self.config.field_section_size)
+        self._memo = HeadMemo(self._qpack, is_client=is_client, limit=self.config.field_section_size)
         settings: dict[int, int] = {
             Setting.QPACK_MAX_TABLE_CAPACITY: self.config.table_capacity,
             Setting.MAX_FIELD_SECTION_SIZE: self.config.field_section_size,
@@ -83,41 +83,45 @@ class H3Core:
 
     # --- sending -------------------------------------------------------------------------------------------------
 
-    def head_fields(self, head: RequestHead | ResponseHead) -> list[Field]:
-        """Return the field section for a head, to be given to `send_fields`; raises LocalProtocolError."""
-        if isinstance(head, RequestHead) and head.protocol and not self.takes_extended_connect:
+    def head_section(self, head: RequestHead | ResponseHead) -> Section:
+        """Return the field section for a head, to be given to `send_section`; raises LocalProtocolError."""
+        if type(head) is RequestHead and head.protocol and not self.takes_extended_connect:
             raise LocalProtocolError("the server has not said that it takes extended CONNECT (RFC 9220 §3)")
-        fields = self._memo.written(head)
-        if fields is None:
-            fields = self._checked(head.fields())
-            self._memo.remember(head, fields)
-        return fields
+        section = self._memo.written(head)
+        if section is None:
+            section = self._section(head.fields())
+            self._memo.remember(head, section)
+        return section
 
     @property
     def takes_extended_connect(self) -> bool:
         """Whether the peer's settings, once they have come, allow requests with a `protocol`."""
         return self.settings is not None and self.settings.get(Setting.ENABLE_CONNECT_PROTOCOL) == 1
 
-    def trailer_fields(self, trailers: Iterable[Field]) -> list[Field]:
-        """Return the field section for trailers, to be given to `send_fields`; raises LocalProtocolError."""
+    def trailer_section(self, trailers: Iterable[Field]) -> Section:
+        """Return the field section for trailers, to be given to `send_section`; raises LocalProtocolError."""
         fields = list(trailers)
         try:
             check_fields(fields)
         except Malformed as error:
             raise LocalProtocolError(f"the trailers are malformed: {error}") from error
-        return self._checked(fields)
+        return self._section(fields)
 
-    def _checked(self, fields: list[Field]) -> list[Field]:
+    def _section(self, fields: list[Field]) -> Section:
         size = section_size(fields)
         if size > self._peer_field_section_size:
             raise LocalProtocolError(f"the fields count {size} bytes, the peer takes {self._peer_field_section_size}")
-        return fields
+        block = self._qpack.encode_small(fields) if size <= SMALL_SIZE else None
+        frame = None if block is None else encode_frame(FrameType.HEADERS, block)
+        return Section(fields, size, frame, asks_head=fields[:1] == [(b":method", b"HEAD")])
 
-    def send_fields(self, stream_id: int, fields: list[Field]) -> bytes:
+    def send_section(self, stream_id: int, section: Section) -> bytes:
         """Return the bytes that carry a field section on a request stream."""
-        if fields[0] == (b":method", b"HEAD"):
+        if section.asks_head:
             self._heads_asked.add(stream_id)
-        return encode_frame(FrameType.HEADERS, self._qpack.encode(stream_id, fields))
+        if section.frame is not None:
+            return section.frame
+        return encode_frame(FrameType.HEADERS, self._qpack.encode(stream_id, section.fields))
 
     def send_goaway(self, stream_id: int) -> None:
         """Announce that no request from `stream_id` on is taken (RFC 9114 §5.2); a server's word only."""
@@ -127,15 +131,8 @@ class H3Core:
 
     @property
     def has_output(self) -> bool:
-        """Whether `take_output` would give something that should not wait.
-
-        A few acknowledgements of field sections may: until they come the peer's encoder only keeps entries it might
-        drop. A packet of their own for each would cost more than all the rest. While the table changes fewer may wait:
-        sections that refer to new entries count as blocked until they are acknowledged (RFC 9204 §2.1.2).
-        """
-        qpack = self._qpack
-        patience = max(1, self.config.blocked_streams // 2) if qpack.table_changes else ACKNOWLEDGEMENTS
-        return bool(self._control_output or qpack.encoder_output or qpack.unsaid >= patience)
+        """Whether `take_output` would give something that should not wait, see Qpack."""
+        return self._qpack.due or bool(self._control_output)
 
     def take_output(self) -> list[tuple[StreamType, bytes]]:
         """What is due on our unidirectional streams, without the types they begin with."""
@@ -148,8 +145,7 @@ class H3Core:
             if buffer:
                 output.append((kind, bytes(buffer)))
                 buffer.clear()
-        self._qpack.unsaid = 0
-        self._qpack.table_changes = False
+        self._qpack.output_taken()
         return output
 
     # --- request streams -----------------------------------------------------------------------------------------
@@ -160,11 +156,17 @@ class H3Core:
         Give none while `is_blocked`: they would be held. Raises H3Error; if it has a `stream_id`, that stream is to be
         reset and stopped with its code, and `abandon` called.
         """
+        no_content = stream_id in self._heads_asked
         message = self._messages.get(stream_id)
         if message is None:
+            if end and len(data) <= self.config.field_block_size:
+                whole = receive_whole(stream_id, data, self._memo, no_content=no_content)
+                if whole is not None:
+                    if self._qpack.due:
+                        self._check_output()
+                    return whole
             message = MessageReceiver(stream_id, self._qpack, self._memo, self.config, is_client=self.is_client)
             self._messages[stream_id] = message
-        no_content = stream_id in self._heads_asked
         resumed = []
         if stream_id in self._unblocked:
             self._unblocked.discard(stream_id)
@@ -238,6 +240,7 @@ class H3Core:
         return kind
 
     def _receive_encoder(self, data: bytes, events: list[ConnectionEvent]) -> None:
+        self._memo.forget_read()
         for stream_id in self._qpack.receive_encoder(data):
             if stream_id in self._messages:
                 self._unblocked.add(stream_id)

@@ -6,10 +6,9 @@ down, what the peer does not read makes `send_data` wait.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
 import trio
 
@@ -18,6 +17,7 @@ from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import Head, MessageData, MessageEnd, RequestEvent, Trailers
 from a2al_trio.h3.fields import Field, RequestHead, ResponseHead
 from a2al_trio.h3.frames import FrameType, frame_header
+from a2al_trio.h3.memo import Section
 from a2al_trio.quic import QuicStream
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ __all__ = ["ClientExchange", "ServerExchange"]
 ENDS = (H3Error, StreamReset, ConnectionLost, trio.ClosedResourceError)
 """What ends an exchange that one of us did not end."""
 Buffer = bytes | bytearray | memoryview
+HeadT = TypeVar("HeadT", RequestHead, ResponseHead)
 
 JOINED_SIZE = 4096
 """Content up to this size is copied behind its frame's header instead of being sent by itself."""
 
 
-class _Exchange:
+class _Exchange(Generic[HeadT]):
     """What both sides do. One task may send and one may receive at a time.
 
     All calls raise, besides what they name:
@@ -43,25 +44,35 @@ class _Exchange:
         ConnectionLost, trio.ClosedResourceError: the connection ended, or was closed here.
     """
 
+    __slots__ = (
+        "_core",
+        "_events",
+        "_head_received",
+        "_head_sent",
+        "_over",
+        "_reason",
+        "_received_all",
+        "_sent_all",
+        "_session",
+        "_stream",
+        "stream_id",
+        "trailers",
+    )
     _leave_code = ErrorCode.REQUEST_CANCELLED
 
     def __init__(self, session: H3Session, stream: QuicStream) -> None:
         self._session = session
+        self._core = session.core
         self._stream = stream
-        self._events: deque[RequestEvent] = deque()
-        self._head_sent = False
-        self._sent_all = False
-        self._head_received = False
-        self._received_all = False
+        self._events: list[RequestEvent] = []  # short: content that came in a row is one event
+        self._head_sent = self._sent_all = False
+        self._head_received = self._received_all = False
         self._over = False
         self._reason: Exception | None = None
+        self.stream_id = stream.stream_id
+        """Number of the QUIC stream."""
         self.trailers: tuple[Field, ...] = ()
         """The fields behind the content, once it has been received to its end."""
-
-    @property
-    def stream_id(self) -> int:
-        """Number of the QUIC stream."""
-        return self._stream.stream_id
 
     @property
     def complete(self) -> bool:
@@ -116,25 +127,19 @@ class _Exchange:
             await self.aclose()
 
     def _stop_receiving(self, code: int) -> None:
-        if not self._over:
-            self._over = True
+        if self._over:
+            return
+        self._over = True
+        if self._received_all:
+            self._core.forget(self.stream_id)
+        else:
             self._stream.stop(code)
-            if self._received_all:
-                self._session.core.forget(self.stream_id)
-            else:
-                self._session.core.abandon(self.stream_id)
-                self._session.unblock(self.stream_id)
-                self._session.flush()
+            self._core.abandon(self.stream_id)
+            self._session.unblock(self.stream_id)
+            self._session.flush()
+        self._session.leave(self.stream_id)
 
     # --- sending -------------------------------------------------------------------------------------------------
-
-    async def _send_fields(self, fields: list[Field], content: Buffer = b"", *, end: bool) -> None:
-        data = self._session.core.send_fields(self.stream_id, fields) if fields else b""
-        self._session.flush()
-        if len(content):
-            await self._send_content(data, content, end=end)
-        else:
-            await self._send(data, end=end)
 
     async def send_data(self, data: Buffer, *, end: bool = False) -> None:
         """Send content; waits while the peer takes none. `end` completes the message.
@@ -142,33 +147,38 @@ class _Exchange:
         If it is cancelled a part of a frame may have been sent: reset the exchange then.
         """
         self._require_head_sent()
-        if len(data):
-            await self._send_content(b"", data, end=end)
-        else:
-            await self._send(b"", end=end)
-
-    async def _send_content(self, before: bytes, content: Buffer, *, end: bool) -> None:
-        size = len(content)
-        before += frame_header(FrameType.DATA, size)
-        if size <= JOINED_SIZE:
-            await self._send(before + content, end=end)
-        else:
-            await self._send(before, end=False)
-            await self._send(content, end=end)
+        await self._send(b"", data, end=end)
 
     async def send_end(self, trailers: Iterable[Field] = ()) -> None:
         """Complete the message, with trailers if there are any."""
         self._require_head_sent()
-        await self._send_fields(self._session.core.trailer_fields(trailers), end=True)
+        section = self._core.trailer_section(trailers)
+        await self._send(self._encode(section) if section.fields else b"", end=True)
 
     def _require_head_sent(self) -> None:
         if not self._head_sent:
             raise LocalProtocolError("send the head of the message before its content")
 
-    async def _send(self, data: Buffer, *, end: bool) -> None:
+    def _encode(self, section: Section) -> bytes:
+        """The frame of a field section; what it needs of the dynamic table goes out first."""
+        data = self._core.send_section(self.stream_id, section)
+        if self._core.has_output:
+            self._session.flush()
+        return data
+
+    async def _send(self, frames: bytes, content: Buffer = b"", *, end: bool) -> None:
+        """Send whole frames, and content in another one."""
         if self._sent_all:
             raise self._reason or LocalProtocolError("this message was completed or given up already")
+        data: Buffer = frames
         try:
+            if size := len(content):
+                data = frames + frame_header(FrameType.DATA, size)
+                if size <= JOINED_SIZE:
+                    data += content
+                else:
+                    await self._stream.send_all(data)
+                    data = content
             if len(data):
                 self._sent_all = end
                 await self._stream.send_all(data, end=end)
@@ -181,15 +191,16 @@ class _Exchange:
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
-    async def _receive_head(self) -> RequestHead | ResponseHead:
+    async def receive_head(self) -> HeadT:
+        """Wait for the head of the message. After one with a status below 200 call again for the next."""
         if self._head_received:
             raise LocalProtocolError("the head of this message was received already")
         event = await self._next_event()
-        if not isinstance(event, Head):
+        if type(event) is not Head:
             raise LocalProtocolError("no further head comes")
         head = event.head
-        self._head_received = isinstance(head, RequestHead) or head.status >= 200
-        return head
+        self._head_received = type(head) is RequestHead or cast(ResponseHead, head).status >= 200
+        return cast(HeadT, head)
 
     async def receive_some(self) -> bytes:
         """Wait for content and return a piece of it; `b""` is the end, `trailers` are there then."""
@@ -219,7 +230,7 @@ class _Exchange:
         return self
 
     async def __anext__(self) -> bytes:
-        if chunk := await self.receive_some():
+        if not self._received_all and (chunk := await self.receive_some()):
             return chunk
         raise StopAsyncIteration
 
@@ -228,24 +239,25 @@ class _Exchange:
             await trio.lowlevel.checkpoint_if_cancelled()
         if self._over:
             raise self._reason or trio.ClosedResourceError("this exchange was given up here")
-        core, stream_id = self._session.core, self.stream_id
+        core, stream = self._core, self._stream
         try:
             while not self._events:
-                if core.is_blocked(stream_id):
-                    await self._session.wait_unblocked(stream_id)
+                if core.is_blocked(self.stream_id):
+                    await self._session.wait_unblocked(self.stream_id)
                     data, end = b"", False
                 else:
-                    data = await self._stream.receive_some()
-                    end = self._stream.at_end
+                    data = await stream.receive_some()
+                    end = stream.at_end
                 if self._over:
                     raise self._reason or trio.ClosedResourceError("this exchange was given up here")
-                self._events.extend(core.receive_request(stream_id, data, end=end))
-                self._session.flush()
+                self._events = core.receive_request(self.stream_id, data, end=end)
+                if core.has_output:
+                    self._session.flush()
         except ENDS as error:
             self._settle(error)
             raise
-        event = self._events.popleft()
-        if self._events and isinstance(self._events[0], MessageEnd):
+        event = self._events.pop(0)
+        if self._events and type(self._events[0]) is MessageEnd:
             self._received_all = True
         return event
 
@@ -264,12 +276,15 @@ class _Exchange:
             raise self._session.failure from None
 
 
-class ClientExchange(_Exchange):
+class ClientExchange(_Exchange[ResponseHead]):
     """A request we make; leave it with `async with`."""
 
-    async def receive_head(self) -> ResponseHead:
-        """Wait for the head of the response. After one with a status below 200 call again for the next."""
-        return cast(ResponseHead, await self._receive_head())
+    __slots__ = ()
+
+    def __init__(self, session: H3Session, stream: QuicStream) -> None:
+        super().__init__(session, stream)
+        self._head_sent = True  # by who makes the exchange
+        session.requests[self.stream_id] = self
 
     async def receive_response(self) -> ResponseHead:
         """Wait for the head of the final response, passing over interim ones."""
@@ -277,19 +292,11 @@ class ClientExchange(_Exchange):
             pass
         return head
 
-    async def _begin(self, fields: list[Field], content: bytes, *, end: bool) -> None:
-        self._head_sent = True
-        self._session.requests[self.stream_id] = self
-        await self._send_fields(fields, content, end=end)
 
-    def _stop_receiving(self, code: int) -> None:
-        super()._stop_receiving(code)
-        self._session.leave(self.stream_id)
-
-
-class ServerExchange(_Exchange):
+class ServerExchange(_Exchange[RequestHead]):
     """A request made of us; leave it with `async with`."""
 
+    __slots__ = ("_timer",)
     _leave_code = ErrorCode.NO_ERROR  # the answer is whole, the rest of the request is not needed
 
     def __init__(self, session: H3Session, stream: QuicStream, timer: HeadTimer) -> None:
@@ -300,7 +307,7 @@ class ServerExchange(_Exchange):
         """Wait for the head of the request; raises H3Error if it does not come within 75 seconds."""
         self._timer.begin(self)
         try:
-            return cast(RequestHead, await self._receive_head())
+            return await super().receive_head()
         finally:
             self._timer.end(self)
 
@@ -324,6 +331,6 @@ class ServerExchange(_Exchange):
         """
         if self._head_sent:
             raise LocalProtocolError("the head of this response was sent already")
-        fields = self._session.core.head_fields(head)
+        section = self._core.head_section(head)
         self._head_sent = head.status >= 200
-        await self._send_fields(fields, content, end=end)
+        await self._send(self._encode(section), content, end=end)

@@ -19,6 +19,7 @@ __all__ = [
     "encode_frame",
     "encode_settings",
     "frame_header",
+    "split_message",
 ]
 
 
@@ -60,7 +61,35 @@ class Frame(NamedTuple):
 
 def frame_header(kind: int, size: int) -> bytes:
     """Return what comes before a payload of `size` bytes."""
+    if kind < 0x40 and size < 0x40:
+        return bytes((kind, size))
     return encode_varint(kind) + encode_varint(size)
+
+
+def split_message(data: bytes) -> tuple[bytes, bytes | None] | None:
+    """Split the bytes of a whole message of the usual form into the payloads of its HEADERS and DATA frames.
+
+    The usual form is one HEADERS frame, and at most one DATA frame behind it. None if it is another one, or wrong:
+    `FrameParser` takes everything.
+    """
+    try:
+        if data[0] != FrameType.HEADERS:
+            return None
+        size, offset = data[1], 2
+        if size >= 0x40:
+            size, offset = decode_varint(data, 1)
+        block = data[offset : offset + size]
+        offset += size
+        if offset == len(data):
+            return block, None
+        if data[offset] != FrameType.DATA:
+            return None
+        size, offset = data[offset + 1], offset + 2
+        if size >= 0x40:
+            size, offset = decode_varint(data, offset - 1)
+    except (IndexError, VarintError):
+        return None
+    return (block, data[offset:]) if offset + size == len(data) else None
 
 
 def encode_frame(kind: int, payload: bytes) -> bytes:

@@ -6,13 +6,13 @@ import enum
 
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.errors import ErrorCode, H3Error
-from a2al_trio.h3.events import Head, MessageData, MessageEnd, RequestEvent, Trailers
+from a2al_trio.h3.events import MessageData, MessageEnd, RequestEvent, Trailers
 from a2al_trio.h3.fields import Field, Malformed, ResponseHead, check_fields
-from a2al_trio.h3.frames import HTTP2_FRAMES, FrameParser, FrameType
-from a2al_trio.h3.memo import HeadMemo, TooLarge
+from a2al_trio.h3.frames import HTTP2_FRAMES, FrameParser, FrameType, split_message
+from a2al_trio.h3.memo import HeadMemo, KnownHead
 from a2al_trio.h3.qpack import Qpack
 
-__all__ = ["MessageReceiver"]
+__all__ = ["MessageReceiver", "receive_whole"]
 
 KEPT = frozenset({FrameType.HEADERS})
 REFUSED = dict.fromkeys(
@@ -32,6 +32,35 @@ REFUSED_BY_CLIENT = REFUSED | {FrameType.PUSH_PROMISE: ErrorCode.ID_ERROR}
 
 INTERIM_HEADS = 32
 """Heads that may come before the final one."""
+END = MessageEnd()
+
+
+def receive_whole(stream_id: int, data: bytes, memo: HeadMemo, *, no_content: bool) -> list[RequestEvent] | None:
+    """Take all bytes of a stream at once if they are a message of the usual form: a head, and content in one piece.
+
+    Most small messages are, and this spares them a MessageReceiver, which takes all the others: those for which this
+    returns None. Their head has not been read, or waits for the dynamic table. `data` is not larger than a field
+    section may be. Raises H3Error as MessageReceiver does.
+    """
+    parts = split_message(data)
+    if parts is None:
+        return None
+    block, content = parts
+    known = memo.read(stream_id, block)
+    if known is None:
+        return None
+    event, expected = known
+    if type(event.head) is ResponseHead and event.head.status < 200:
+        if content is None:
+            raise H3Error(ErrorCode.MESSAGE_ERROR, "a stream ends before its message", stream_id)
+        raise H3Error(ErrorCode.FRAME_UNEXPECTED, "DATA in the wrong place")
+    size = 0 if content is None else len(content)
+    if no_content:
+        expected = 0
+    if expected is not None and size != expected:
+        how = "more" if size > expected else "less"
+        raise H3Error(ErrorCode.MESSAGE_ERROR, f"{how} content than announced", stream_id)
+    return [event, MessageData(content), END] if content else [event, END]
 
 
 class Stage(enum.Enum):
@@ -98,11 +127,11 @@ class MessageReceiver:
                 _hand_over(content, events)
                 if self._stage is Stage.END:
                     raise H3Error(ErrorCode.FRAME_UNEXPECTED, "HEADERS after the trailers")
-                fields = self._qpack.decode(self._stream_id, frame.payload)
-                if fields is None:
+                event = self._receive_section(frame.payload, no_content=no_content)
+                if event is None:
                     self._blocked = True
                 else:
-                    events.append(self._fields(fields, no_content=no_content))
+                    events.append(event)
         _hand_over(content, events)
         if self._ended and not self._blocked:
             self._finish(events)
@@ -111,7 +140,10 @@ class MessageReceiver:
     def resume(self, *, no_content: bool) -> RequestEvent:
         """Decode the section that waited; raises H3Error."""
         self._blocked = False
-        return self._fields(self._qpack.resume(self._stream_id), no_content=no_content)
+        fields = self._qpack.resume(self._stream_id)
+        if self._stage is Stage.CONTENT:
+            return self._trailers(fields)
+        return self._head(self._memo.check(self._stream_id, fields), no_content=no_content)
 
     def _check_data(self, data: bytes) -> None:
         if self._stage is not Stage.CONTENT:
@@ -121,28 +153,33 @@ class MessageReceiver:
             if self._expected < 0:
                 raise H3Error(ErrorCode.MESSAGE_ERROR, "more content than announced", self._stream_id)
 
-    def _fields(self, fields: list[Field], *, no_content: bool) -> RequestEvent:
+    def _receive_section(self, block: bytes, *, no_content: bool) -> RequestEvent | None:
+        """Decode a section; None if it waits for the dynamic table."""
+        if self._stage is Stage.CONTENT:
+            fields = self._qpack.decode(self._stream_id, block)
+            return None if fields is None else self._trailers(fields)
+        known = self._memo.read(self._stream_id, block)
+        return None if known is None else self._head(known, no_content=no_content)
+
+    def _trailers(self, fields: list[Field]) -> RequestEvent:
+        self._memo.check_size(self._stream_id, fields)
         try:
-            if self._stage is Stage.CONTENT:
-                self._memo.check_size(fields)
-                check_fields(fields)
-                self._stage = Stage.END
-                return Trailers(tuple(fields))
-            head, length = self._memo.read(fields)
-            if isinstance(head, ResponseHead):
-                if head.status < 200:
-                    self._interim += 1
-                    if self._interim > INTERIM_HEADS:
-                        raise H3Error(ErrorCode.EXCESSIVE_LOAD, "interim responses without end", self._stream_id)
-                    return Head(head)
-                no_content = no_content or head.status in (204, 304)
-            self._stage = Stage.CONTENT
-            self._expected = 0 if no_content else length
+            check_fields(fields)
         except Malformed as error:
             raise H3Error(ErrorCode.MESSAGE_ERROR, str(error), self._stream_id) from error
-        except TooLarge as error:
-            raise H3Error(ErrorCode.EXCESSIVE_LOAD, str(error), self._stream_id) from error
-        return Head(head)
+        self._stage = Stage.END
+        return Trailers(tuple(fields))
+
+    def _head(self, known: KnownHead, *, no_content: bool) -> RequestEvent:
+        event, expected = known
+        if isinstance(event.head, ResponseHead) and event.head.status < 200:
+            self._interim += 1
+            if self._interim > INTERIM_HEADS:
+                raise H3Error(ErrorCode.EXCESSIVE_LOAD, "interim responses without end", self._stream_id)
+            return event
+        self._stage = Stage.CONTENT
+        self._expected = 0 if no_content else expected
+        return event
 
     def _finish(self, events: list[RequestEvent]) -> None:
         if not self._parser.between_frames:
@@ -152,7 +189,7 @@ class MessageReceiver:
             raise H3Error(code, "a stream ends before its message", self._stream_id)
         if self._expected:
             raise H3Error(ErrorCode.MESSAGE_ERROR, "less content than announced", self._stream_id)
-        events.append(MessageEnd())
+        events.append(END)
 
 
 def _hand_over(content: list[bytes], events: list[RequestEvent]) -> None:

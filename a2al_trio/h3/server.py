@@ -88,7 +88,8 @@ class H3Server:
         return limit is None or stream.stream_id < limit
 
     def _exchange(self, stream: QuicStream) -> ServerExchange:
-        self._next_stream_id = max(self._next_stream_id, stream.stream_id + 4)
+        if stream.stream_id >= self._next_stream_id:
+            self._next_stream_id = stream.stream_id + 4
         return ServerExchange(self._session, stream, self._timer)
 
     def go_away(self) -> None:

@@ -122,9 +122,8 @@ class H3Session:
                 self._until_going_away.discard(scope)
 
     def leave(self, stream_id: int) -> None:
-        """The client is done with a request."""
-        self.requests.pop(stream_id, None)
-        if self.going_away:
+        """We are done with a request; nothing to do if it is not ours."""
+        if self.requests.pop(stream_id, None) is not None and self.core.peer_goaway is not None:
             self._close_if_drained()
 
     def _take_goaway(self, identifier: int) -> None:

@@ -18,6 +18,8 @@ from a2al_trio.h3.qpack import count_field_lines
 CONTROL, ENCODER, DECODER = 2, 6, 10
 """Unidirectional streams of the peer in these tests."""
 GET = RequestHead(b"GET", b"example.test", b"/")
+LARGE = RequestHead(b"GET", b"a-rather-long-host.test", b"/", ((b"x-some-field", b"some rather long value" * 4),))
+"""Too large to be sent without the dynamic table."""
 
 
 def server() -> H3Core:
@@ -63,23 +65,30 @@ def pair() -> tuple[H3Core, H3Core]:
 
 def test_the_dynamic_table_makes_the_second_request_small() -> None:
     client, serving = pair()
-    head = RequestHead(b"GET", b"a-rather-long-host.test", b"/", ((b"x-some-field", b"some value of it"),))
     sizes = []
     for stream_id in range(0, 24, 4):
-        data = client.send_fields(stream_id, client.head_fields(head))
+        data = client.send_section(stream_id, client.head_section(LARGE))
         carry(client, serving, 2)
-        assert serving.receive_request(stream_id, data, end=True) == [Head(head), MessageEnd()]
+        assert serving.receive_request(stream_id, data, end=True) == [Head(LARGE), MessageEnd()]
         carry(serving, client, 3)
         sizes.append(len(data))
     assert sizes[-1] * 3 < sizes[0]
 
 
+def test_a_small_section_does_without_the_dynamic_table() -> None:
+    client, serving = pair()
+    client.take_output()
+    for stream_id in range(0, 40, 4):
+        data = client.send_section(stream_id, client.head_section(GET))
+        assert serving.receive_request(stream_id, data, end=True) == [Head(GET), MessageEnd()]
+    assert client.take_output() == serving.take_output() == []
+
+
 def test_acknowledgements_wait_for_each_other() -> None:
     client, serving = pair()
-    head = RequestHead(b"GET", b"a-rather-long-host.test", b"/", ((b"x-some-field", b"some value of it"),))
     sent_alone, sizes = 0, []
     for stream_id in range(0, 400, 4):
-        data = client.send_fields(stream_id, client.head_fields(head))
+        data = client.send_section(stream_id, client.head_section(LARGE))
         carry(client, serving, 2)
         serving.receive_request(stream_id, data, end=True)
         if serving.has_output:
@@ -92,10 +101,9 @@ def test_acknowledgements_wait_for_each_other() -> None:
 
 def test_a_section_waits_for_the_encoder_stream_and_goes_on() -> None:
     client, serving = pair()
-    head = RequestHead(b"GET", b"a.test", b"/", ((b"x-some-field", b"some value of it"),))
     waiting = None
     for stream_id in range(0, 40, 4):
-        data = client.send_fields(stream_id, client.head_fields(head)) + encode_frame(FrameType.DATA, b"body")
+        data = client.send_section(stream_id, client.head_section(LARGE)) + encode_frame(FrameType.DATA, b"body")
         if serving.receive_request(stream_id, data, end=True) == []:
             waiting = stream_id
             break
@@ -104,14 +112,14 @@ def test_a_section_waits_for_the_encoder_stream_and_goes_on() -> None:
     assert serving.is_blocked(waiting)
     assert Unblocked(waiting) in carry(client, serving, 2)
     assert not serving.is_blocked(waiting)
-    assert serving.receive_request(waiting, b"") == [Head(head), MessageData(b"body"), MessageEnd()]
+    assert serving.receive_request(waiting, b"") == [Head(LARGE), MessageData(b"body"), MessageEnd()]
 
 
 def test_a_waiting_section_can_be_abandoned() -> None:
     client, serving = pair()
     for stream_id in range(0, 40, 4):
-        fields = client.head_fields(GET)
-        serving.receive_request(stream_id, client.send_fields(stream_id, fields))
+        fields = client.head_section(LARGE)
+        serving.receive_request(stream_id, client.send_section(stream_id, fields))
         if serving.is_blocked(stream_id):
             break
         carry(serving, client, 3)
@@ -236,9 +244,9 @@ def test_goaway_is_told_and_only_goes_down() -> None:
 def test_an_answer_to_head_may_announce_content_that_does_not_come() -> None:
     client, serving = pair()
     request = RequestHead(b"HEAD", b"a.test")
-    serving.receive_request(0, client.send_fields(0, client.head_fields(request)), end=True)
+    serving.receive_request(0, client.send_section(0, client.head_section(request)), end=True)
     answer = ResponseHead(200, ((b"content-length", b"5"),))
-    data = serving.send_fields(0, serving.head_fields(answer))
+    data = serving.send_section(0, serving.head_section(answer))
     carry(serving, client, 3)
     assert client.receive_request(0, data, end=True) == [Head(answer), MessageEnd()]
 
@@ -248,9 +256,9 @@ def test_a_section_larger_than_the_peer_takes_is_not_sent() -> None:
     open_streams(client, 3)
     carry(serving, client, 3)
     with pytest.raises(LocalProtocolError, match="200"):
-        client.head_fields(RequestHead(b"GET", b"a.test", b"/", ((b"x", b"y" * 200),)))
+        client.head_section(RequestHead(b"GET", b"a.test", b"/", ((b"x", b"y" * 200),)))
     with pytest.raises(LocalProtocolError, match="malformed"):
-        client.trailer_fields([(b":path", b"/")])
+        client.trailer_section([(b":path", b"/")])
 
 
 def test_a_block_that_would_expand_is_refused_before_it_does() -> None:
@@ -379,14 +387,14 @@ def test_two_cores_agree_however_bytes_are_split(
     for number, (headers, content, trailers) in enumerate(messages):
         stream_id = 4 * number
         head = RequestHead(b"POST", b"a.test", b"/", headers)
-        stream = bytearray(client.send_fields(stream_id, client.head_fields(head)))
+        stream = bytearray(client.send_section(stream_id, client.head_section(head)))
         for chunk in content:
             stream += encode_frame(FrameType.DATA, chunk)
         expected[stream_id] = [Head(head)]
         if content:
             expected[stream_id].append(MessageData(b"".join(content)))
         if trailers:
-            stream += client.send_fields(stream_id, client.trailer_fields(trailers))
+            stream += client.send_section(stream_id, client.trailer_section(trailers))
             expected[stream_id].append(Trailers(trailers))
         expected[stream_id].append(MessageEnd())
         queues[stream_id], got[stream_id] = stream, []
@@ -405,3 +413,68 @@ def test_two_cores_agree_however_bytes_are_split(
             got[stream_id] += serving.receive_request(stream_id, piece, end=not queues[stream_id])
     assert {key: joined(events) for key, events in got.items()} == expected
     carry(serving, client, 3)  # the acknowledgements make sense to the encoder
+
+
+ANSWER = [(b":status", b"200")]
+FRAMES = st.sampled_from(
+    [
+        plain(REQUEST),
+        plain([*REQUEST, (b"content-length", b"3")]),
+        plain(ANSWER),
+        plain([*ANSWER, (b"content-length", b"3")]),
+        plain([(b":status", b"103")]),
+        plain([(b":status", b"204")]),
+        plain([(b"a", b"b")]),
+        encode_frame(FrameType.HEADERS, b"\x02\x00\x80"),
+        encode_frame(FrameType.HEADERS, b"\x00\x00\xff"),
+        encode_frame(FrameType.DATA, b""),
+        encode_frame(FrameType.DATA, b"abc"),
+        encode_frame(FrameType.DATA, b"x" * 100),
+        b"\x00\x05abc",
+        b"\x40\x00\x01x",
+        b"\x21\x01x",
+        b"\x01",
+        b"",
+    ]
+)
+
+
+def outcome(core: H3Core, pieces: list[bytes], stream_id: int) -> tuple[list[RequestEvent], object]:
+    """What a stream that comes in these pieces gives, and whether it waits for the table; or the error alone."""
+    events: list[RequestEvent] = []
+    try:
+        for number, piece in enumerate(pieces, 1):
+            events += core.receive_request(stream_id, piece, end=number == len(pieces))
+    except H3Error as error:
+        return [], (error.code, error.stream_id)
+    return joined(events), core.is_blocked(stream_id)
+
+
+@given(frames=st.lists(FRAMES, max_size=3).map(b"".join), is_client=st.booleans(), to_head=st.booleans())
+def test_a_message_that_comes_whole_is_read_as_one_in_pieces(frames: bytes, is_client: bool, to_head: bool) -> None:
+    whole, split = H3Core(is_client=is_client), H3Core(is_client=is_client)
+    if to_head:
+        for core in (whole, split):
+            core.send_section(0, core.head_section(RequestHead(b"HEAD", b"a.test")))
+    pieces = [frames[offset : offset + 1] for offset in range(len(frames))] or [b""]
+    expected = outcome(split, pieces, 0)
+    assert outcome(whole, [frames], 0) == expected
+    if expected[1] is False:  # and so does one that is known
+        whole.forget(0)
+        assert outcome(whole, [frames], 4) == outcome(split, pieces, 4)
+
+
+def test_a_section_means_something_else_when_the_table_has_changed() -> None:
+    core = H3Core(is_client=False, config=H3Config(table_capacity=64))  # one entry, and insert counts modulo 4
+    core.receive_unidirectional(ENCODER, b"\x02\x3f\x21" + b"\x41x\x01y")
+    data = encode_frame(FrameType.HEADERS, b"\x02\x80" + plain(REQUEST)[4:] + b"\x10")  # ends in the newest entry
+
+    def last_field(stream_id: int) -> tuple[bytes, bytes]:
+        event = core.receive_request(stream_id, data, end=True)[0]
+        assert isinstance(event, Head)
+        return event.head.headers[-1]
+
+    assert (last_field(0), last_field(4)) == ((b"x", b"y"), (b"x", b"y"))
+    core.receive_unidirectional(ENCODER, b"\x41x\x01z" * 4)
+    assert last_field(508) == (b"x", b"z")
+    assert dict(core.take_output())[StreamType.DECODER] == b"\x80\x84\xff\xfd\x02"

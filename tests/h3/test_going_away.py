@@ -176,13 +176,13 @@ async def blocked_head(connection: QuicConnection) -> bytes:
     ours, theirs = H3Core(is_client=True), H3Core(is_client=False)
     for kind, data in theirs.take_output():
         ours.receive_unidirectional(3, encode_varint(kind) + data)
-    fields = ours.head_fields(RequestHead(b"GET", b"a.test", b"/", ((b"x-new", b"entry"),)))
+    section = ours.head_section(RequestHead(b"GET", b"a.test", b"/", ((b"x-new", b"a rather long entry" * 4),)))
     for stream_id in (0, 4):  # the second time it is worth an entry
-        section = ours.send_fields(stream_id, fields)
+        frame = ours.send_section(stream_id, section)
     for kind, data in ours.take_output():
         if kind is StreamType.CONTROL:
             await (await connection.open_unidirectional_stream()).send_all(encode_varint(kind) + data)
-    return section
+    return frame
 
 
 @pytest.mark.parametrize("head", ["none", "half", "blocked"])

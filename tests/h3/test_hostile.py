@@ -24,7 +24,7 @@ PRIORITY_UPDATE = 0xF0700
 """RFC 9218 §7.2: a frame we do not know, like any other."""
 BLOCKED = encode_frame(FrameType.HEADERS, b"\x02\x00\x80")
 """A request whose fields wait for the first entry of the dynamic table."""
-FIELDS = ((b"server", b"a server of some name"), (b"x-more", b"a value that comes again and again"))
+FIELDS = ((b"server", b"a server of some name"), (b"x-more", b"a value that comes again and again" * 3))
 
 
 @contextmanager
@@ -61,16 +61,16 @@ def test_interim_responses_come_to_an_end() -> None:
 
 def test_a_peer_that_acknowledges_no_section_costs_nothing() -> None:
     client, serving = pair()
-    answer = serving.head_fields(ResponseHead(200, FIELDS))
+    answer = serving.head_section(ResponseHead(200, FIELDS))
     for stream_id in range(0, 400, 4):
-        serving.send_fields(stream_id, answer)
+        serving.send_section(stream_id, answer)
         if stream_id < 80:
             client.receive_request(stream_id, b"")
         serving.take_output()
     before = resident()
     with growth_below(64 * KIB):
         for stream_id in range(400, 80_000, 4):
-            serving.send_fields(stream_id, serving.head_fields(ResponseHead(200, FIELDS)))
+            serving.send_section(stream_id, serving.head_section(ResponseHead(200, FIELDS)))
             assert serving.take_output() == []
     if resident() - before > 4096 * KIB:
         pytest.fail("the encoder keeps what is never acknowledged")
@@ -84,7 +84,7 @@ def test_heads_that_are_all_different_are_not_kept() -> None:
             events = core.receive_request(stream_id, plain([*REQUEST, field]), end=True)
             assert isinstance(events[0], Head)
             core.forget(stream_id)
-            core.head_fields(ResponseHead(200, (field,)))
+            core.head_section(ResponseHead(200, (field,)))
 
 
 def test_streams_that_wait_are_few_and_leave_nothing_behind() -> None:

@@ -134,7 +134,7 @@ async def test_requests_that_get_no_websocket(autojump_clock: Clock) -> None:
 def test_a_client_asks_only_a_server_that_has_said_so() -> None:
     client, _ = pair()
     with pytest.raises(LocalProtocolError, match="RFC 9220"):
-        client.head_fields(CHAT)
+        client.head_section(CHAT)
 
 
 @pytest.mark.parametrize(
