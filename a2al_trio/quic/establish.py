@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from a2al_trio.quic.events import ConnectionReady
+from a2al_trio.quic.migration import is_credible_move
 from a2al_trio.quic.packet import LongHeader, PacketType, Retry, VersionNegotiation
 from a2al_trio.quic.spaces import CryptoStream
 
@@ -168,5 +169,5 @@ class Establishment:
         preferred = parameters.preferred_address if parameters is not None else None
         if connection.is_client and preferred is not None:
             wanted = preferred.ipv6 if connection.peer_address.is_ipv6 else preferred.ipv4
-            if wanted is not None and wanted != connection.peer_address:
+            if wanted not in (None, connection.peer_address) and is_credible_move(connection.peer_address, wanted):
                 connection.migration.move_to(wanted, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from a2al_trio.net.address import SocketAddress
@@ -10,7 +11,17 @@ if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.paths import Path
 
-__all__ = ["Migration"]
+__all__ = ["Migration", "is_credible_move"]
+
+
+def is_credible_move(before: SocketAddress, after: SocketAddress) -> bool:
+    """Whether a peer at `before` may say that it is at `after` from now on.
+
+    Nobody from elsewhere shall make us send to services of our own machine, which trust what comes from there
+    (RFC 9000 §21.5.6), or to addresses that are not one host's.
+    """
+    old, new = ipaddress.ip_address(before.host), ipaddress.ip_address(after.host)
+    return not (new.is_multicast or new.is_unspecified or after.port == 0 or (new.is_loopback and not old.is_loopback))
 
 
 class Migration:
@@ -29,6 +40,8 @@ class Migration:
             return path
         # Before confirmation nobody moves; and clients do not follow servers (RFC 9000 §9).
         if connection.is_client or not connection.handshake_confirmed:
+            return None
+        if not is_credible_move(connection.peer_address, address):
             return None
         path = connection.paths.open(address, local_host)
         self._use_cid_of(connection.paths.current, path)
