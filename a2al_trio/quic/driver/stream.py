@@ -46,9 +46,10 @@ class _StreamBase:
         "_finished",
         "_full",
         "_peeked",
+        "_readable",
         "_receive_ended",
+        "_receiver",
         "_receiving",
-        "_receiving_wakeup",
         "_reset_code",
         "_run_on",
         "_sending",
@@ -68,10 +69,12 @@ class _StreamBase:
         self._full = False
         self._run_on = 0
         self._receive_ended = not self._receives
+        # The core says when there is something to read, so a stream of ours need not be looked at before.
+        self._readable = (stream_id & 1) == connection._core.is_client
+        self._receiver: trio.lowlevel.Task | None = None
         self._peeked = b""
         self._reset_code: int | None = None
         self._sending_wakeup: Wakeup = NOBODY
-        self._receiving_wakeup: Wakeup = NOBODY
         self.on_given_up: Callable[[], object] | None = None
         """Called once, at once, when the peer stops or resets the stream or the connection ends; it must not raise."""
 
@@ -86,9 +89,14 @@ class _StreamBase:
             self._tell_if_given_up()
 
     def _wake_receiver(self) -> bool:
+        self._readable = True
         if self.on_given_up is not None:
             self._tell_if_given_up()
-        return self._receiving and self._receiving_wakeup.wake()
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return False
+        self._connection._endpoint._reading.resume(receiver)
+        return True
 
     def _tell_if_given_up(self) -> None:
         connection, tell = self._connection, self.on_given_up
@@ -294,12 +302,14 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         """
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
-        await trio.lowlevel.checkpoint_if_cancelled()
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this stream")
         if self._closed or self._connection.close_reason is not None:
             self._require_open_for_receiving()
         limit = RECEIVE_SIZE if max_bytes is None else max_bytes
+        if not self._readable and not self._peeked:
+            return await self._wait_for_data(limit)
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._peeked:
             peeked, self._peeked = self._peeked[:limit], self._peeked[limit:]
             return peeked + (self._take(limit - len(peeked)) or b"") if len(peeked) < limit else peeked
@@ -310,14 +320,17 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         """Take up to `limit` bytes once there are some; cancelled, it has taken nothing."""
         connection = self._connection
         endpoint = connection._endpoint
-        if self._receiving_wakeup is NOBODY:
-            self._receiving_wakeup = ReadersWakeup(endpoint._reading)
+        reading = endpoint._reading
         self._receiving = True
         try:
             endpoint._had_word()
             while True:
                 if connection.close_reason is None:
-                    await self._receiving_wakeup.wait()
+                    self._receiver = trio.lowlevel.current_task()
+                    if reading.is_free:
+                        await reading.read_until_resumed(self._abort_receiving)
+                    else:
+                        await trio.lowlevel.wait_task_rescheduled(self._abort_receiving)
                     endpoint._flush_soon()
                 self._require_open_for_receiving()
                 data = self._take(limit)
@@ -325,6 +338,10 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
                     return data
         finally:
             self._receiving = False
+
+    def _abort_receiving(self, _: object) -> trio.lowlevel.Abort:
+        self._receiver = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _take(self, limit: int) -> bytes | None:
         if self._receive_ended:
@@ -337,7 +354,9 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         except StreamReset as reset:
             self._reset_code = reset.code
             raise
-        if data is not None and (not data or connection._core.at_end(self.stream_id)):
+        if data is None:
+            self._readable = False
+        elif not data or connection._core.at_end(self.stream_id):
             self._receive_ended = True
         # Taking bytes may have made new credit worth telling the peer.
         connection._endpoint._flush_soon()
