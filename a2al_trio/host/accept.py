@@ -122,6 +122,7 @@ class Admission:
                     nursery.start_soon(self.keep, quic)
         finally:
             self._ready[1].close()
+            self.tls.web.close()
 
     async def keep(self, quic: QuicConnection, call: AdmittedCall | None = None) -> None:
         """Admit one connection and serve it until it ends; `call` says how it came if not to our own endpoint."""

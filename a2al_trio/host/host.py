@@ -33,6 +33,7 @@ from a2al_trio.identity import Address, Identity
 from a2al_trio.nat.sense import NatSense
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.punch import PunchPool
+from a2al_trio.quic import QuicConnection
 from a2al_trio.wire import EndpointPayload, NatType, SignedRecord
 
 if TYPE_CHECKING:
@@ -284,10 +285,10 @@ class Host:
     ) -> None:
         """Run `handler` in a task for every incoming connection until cancelled; returning closes the connection.
 
-        A handler whose own connection or stream the peer ends is over quietly, and so is one whose tasks end so; any
-        other error propagates.
+        A handler whose connection the peer ends is over quietly, as is one to which a stream is reset or stopped, and
+        one whose tasks end so; any other error propagates. Raises ClosedResourceError when the host is closed.
         """
-        async with trio.open_nursery() as nursery:
+        async with _open_handlers() as nursery:
             task_status.started()
             while True:
                 connection = await self.accept()
@@ -308,7 +309,7 @@ class Host:
         """
         with ExitStack() as door:
             connections = door.enter_context(self._parts.admission.tls.web.open(web))
-            async with trio.open_nursery() as nursery:
+            async with _open_handlers() as nursery:
                 task_status.started()
                 try:
                     async for connection in connections:
@@ -422,10 +423,26 @@ def _installed(extra: str, need: str) -> Iterator[None]:
         raise ConfigurationError(f"{need}: pip install 'a2al-trio[{extra}]'") from error
 
 
-async def _handle(handler: Callable[[C], Awaitable[object]], connection: C, resource: trio.abc.AsyncResource) -> None:
+@asynccontextmanager
+async def _open_handlers() -> AsyncIterator[trio.Nursery]:
+    """A nursery for handlers, which says in one error that the host was closed under all of them."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        if group.split(trio.ClosedResourceError)[1] is None:
+            raise trio.ClosedResourceError("this host was closed") from group
+        raise
+
+
+async def _handle(
+    handler: Callable[[C], Awaitable[object]], connection: C, resource: AgentConnection | QuicConnection
+) -> None:
     async with resource:
         try:
             await handler(connection)
         except* (ConnectionLost, StreamReset, StreamStopped) as ended:
             # In a group, when the handler runs a task per stream.
+            if resource.close_reason is None and ended.subgroup(ConnectionLost) is not None:
+                raise  # some other connection of the handler's
             logger.debug("%r ended: %s", connection, ended.exceptions)

@@ -109,6 +109,7 @@ class ConnectionPool:
         self._default = default
         self._size = size
         self._entries: dict[tuple[Address, Address], _Entry] = {}
+        self._room = trio.Event()
 
     def __len__(self) -> int:
         return sum(entry.alive for entry in self._entries.values())
@@ -119,26 +120,34 @@ class ConnectionPool:
         One that was silent for some seconds is asked whether it lives, which takes a round trip; if it does not answer
         soon a new one is dialled beside, and whichever answers first is returned.
 
-        Callers that ask at the same time share one dial, which goes on if they are cancelled. Raises what the dial
-        raises, and BackingOff for 15 seconds after a failure, longer if it fails again.
+        Callers that ask at the same time share one dial, which goes on if they are cancelled. Where the pool is full
+        of dials, it waits for one to be over. Raises what the dial raises, and BackingOff for 15 seconds after a
+        failure, longer if it fails again; ClosedResourceError once the host was closed.
         """
-        entry = self._entry(local or self._default, peer)
-        entry.used_at = trio.current_time()
-        while not entry.alive or entry.is_doubtful():
+        while True:
+            entry = await self._entry(local or self._default, peer)
+            entry.used_at = trio.current_time()
+            if entry.alive and not entry.is_doubtful():
+                await trio.lowlevel.checkpoint()
+                assert entry.connection is not None, "an entry that lives has a connection"
+                return entry.connection
             if entry.dialling is None:
-                if entry.error is not None and trio.current_time() < entry.retry_at:
-                    left = entry.retry_at - trio.current_time()
-                    raise BackingOff(
-                        f"{peer} could not be reached, not trying again for {left:.0f} s: {entry.error}", entry.retry_at
-                    ) from entry.error
-                entry.dialling = trio.Event()
-                self._background.start_soon(self._connect, entry, peer, local)
+                entry.dialling = self._start_dial(entry, peer, local)
             await entry.dialling.wait()
             if entry.error is not None:
                 raise entry.error.with_traceback(None)
-        await trio.lowlevel.checkpoint()
-        assert entry.connection is not None, "an entry that lives has a connection"
-        return entry.connection
+
+    def _start_dial(self, entry: _Entry, peer: Address, local: Address | None) -> trio.Event:
+        now = trio.current_time()
+        if entry.error is not None and now < entry.retry_at:
+            left = entry.retry_at - now
+            raise BackingOff(
+                f"{peer} could not be reached, not trying again for {left:.0f} s: {entry.error}", entry.retry_at
+            ) from entry.error
+        if self._background.cancel_scope.cancel_called:
+            raise trio.ClosedResourceError("this host was closed")
+        self._background.start_soon(self._connect, entry, peer, local)
+        return trio.Event()
 
     def live(self, peer: Address, *, local: Address | None = None) -> AgentConnection | None:
         """The connection to an agent if there is one already."""
@@ -176,6 +185,8 @@ class ConnectionPool:
                 entry.retry_at = trio.current_time() + entry.pause
             entry.dialling.set()
             entry.dialling = None
+            self._room.set()
+            self._room = trio.Event()
 
     async def _revive(self, old: AgentConnection | None, peer: Address, local: Address | None) -> AgentConnection:
         """The connection at hand if it answers, else a new one."""
@@ -200,23 +211,26 @@ class ConnectionPool:
         start = min(max(SHORTEST_START, 3 * old.stats.smoothed_rtt), LONGEST_START)
         return await race(attempts, stagger=start, discard=discard, goal=f"reach {peer}")
 
-    def _entry(self, local: Address, peer: Address) -> _Entry:
-        entry = self._entries.get((local, peer))
-        if entry is None:
-            if len(self._entries) >= self._size:
-                self._evict()
-            entry = self._entries[local, peer] = _Entry()
+    async def _entry(self, local: Address, peer: Address) -> _Entry:
+        while (entry := self._entries.get((local, peer))) is None:
+            if len(self._entries) < self._size or self._evict():
+                entry = self._entries[local, peer] = _Entry()
+                break
+            await self._room.wait()
         return entry
 
-    def _evict(self) -> None:
-        """Drop a dead entry, else the one used longest ago, those without open streams first."""
+    def _evict(self) -> bool:
+        """Drop a dead entry, else the one used longest ago, those without open streams first; False if all dial."""
 
-        def keep_for(key: tuple[Address, Address]) -> tuple[bool, bool, bool, float]:
+        def keep_for(key: tuple[Address, Address]) -> tuple[bool, bool, float]:
             entry = self._entries[key]
             busy = entry.alive and entry.connection is not None and entry.connection.stats.open_streams > 0
-            return (entry.dialling is not None, entry.alive, busy, entry.used_at)
+            return (entry.alive, busy, entry.used_at)
 
-        self._entries.pop(min(self._entries, key=keep_for)).close("pool eviction")
+        idle = [key for key, entry in self._entries.items() if entry.dialling is None]
+        if idle:
+            self._entries.pop(min(idle, key=keep_for)).close("pool eviction")
+        return bool(idle)
 
 
 @attrs.define

@@ -29,14 +29,19 @@ class KeptSession(Generic[T]):
     _error: A2alError | None = None
 
     async def get(self) -> T:
-        """The session, opened for the first who asks; raises what opening raised."""
-        if self._ready is None:
+        """The session, opened for the first who asks.
+
+        Raises what opening raised, and ClosedResourceError once the host was closed.
+        """
+        if self._ready is None and not self.background.cancel_scope.cancel_called:
             self._ready = trio.Event()
             self.background.start_soon(self._keep, self._ready)
-        await self._ready.wait()
+        if self._ready is not None:
+            await self._ready.wait()
         if self._error is not None:
             raise self._error.with_traceback(None)
-        assert self._session is not None, "a session that is ready is there"
+        if self._session is None:
+            raise trio.ClosedResourceError("this host was closed")
         return self._session
 
     async def _keep(self, ready: trio.Event) -> None:

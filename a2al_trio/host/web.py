@@ -105,13 +105,18 @@ class WebDoor:
             if not self._servers:
                 self._turn_away()
 
+    def close(self) -> None:
+        """Nobody will come any more: tell so those who serve."""
+        self._turn_away()
+        self._ready[1].close()
+
     def hand_over(self, connection: WebConnection) -> bool:
         """Give a connection to whoever serves; False if nobody does any more, or too many wait already."""
         if not self._servers:
             return False
         try:
             self._ready[0].send_nowait(connection)
-        except trio.WouldBlock:
+        except (trio.WouldBlock, trio.BrokenResourceError):
             return False
         return True
 
@@ -120,7 +125,7 @@ class WebDoor:
         while True:
             try:
                 connection = self._ready[1].receive_nowait()
-            except trio.WouldBlock:
+            except (trio.WouldBlock, trio.ClosedResourceError):
                 return
             connection.quic.close(0, "")
 

@@ -19,6 +19,7 @@ from a2al_trio.http.exchange import Exchange
 from a2al_trio.http.http1 import Http1Stream, wants_websocket
 from a2al_trio.http.websocket import Http1Carrier, WebSocketSession
 from a2al_trio.quic import QuicStream
+from a2al_trio.scopes import open_tasks
 
 __all__ = ["serve_asgi"]
 
@@ -39,7 +40,7 @@ async def serve_asgi(
                     async for stream in connection:
                         nursery.start_soon(_serve_stream, app, connection, stream, state)
 
-        async with trio.open_nursery() as nursery:
+        async with open_tasks() as nursery:
             if http3 and (serve_web := _http3(web)) is not None:
                 await nursery.start(partial(serve_web, host, app, state, web=web))
             await nursery.start(host.serve, handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Iterable
 from typing import Any, Protocol
 
@@ -122,6 +123,8 @@ class WebSocketSession:
         self._to_app.send_nowait({"type": "websocket.connect"})
         self._accepted = trio.Event()
         self._over = False
+        self._left = False
+        """Whether it is the caller who ended it."""
         self._answered = False
         self._sending = trio.Lock()
         self._parts: list[str | bytes | bytearray] = []
@@ -134,7 +137,12 @@ class WebSocketSession:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, nursery.cancel_scope)
             failure = await call_application(
-                app, self._scope, self._messages.receive, self._send, doing=f"in the WebSocket {self._scope['path']}"
+                app,
+                self._scope,
+                self._messages.receive,
+                self._send,
+                doing=f"in the WebSocket {self._scope['path']}",
+                level=self._failure_level,
             )
             nursery.cancel_scope.cancel()
         try:
@@ -145,6 +153,14 @@ class WebSocketSession:
                 await self._transmit(CloseConnection(INTERNAL_ERROR if failure is not None else NORMAL))
         except ConnectionResetError:
             pass  # nobody is left to be told
+
+    def _failure_level(self) -> int:
+        """How bad it is if the application fails now: nothing, if the caller has gone."""
+        return logging.DEBUG if self._left else logging.ERROR
+
+    def _leave(self) -> None:
+        self._left |= not self._over
+        self._over = True
 
     async def _transmit(self, event: Event) -> None:
         async with self._sending:
@@ -160,7 +176,7 @@ class WebSocketSession:
         try:
             await sending
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._over = True
+            self._leave()
             raise ConnectionResetError(f"the caller went away: {error}") from error
 
     async def _send(self, message: Message) -> None:
@@ -221,7 +237,7 @@ class WebSocketSession:
                 await self._say(error.event_hint)
         except (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionResetError):
             pass
-        self._over = True
+        self._leave()
         with trio.move_on_after(LEAVE_LIMIT):
             await self._to_app.send({"type": "websocket.disconnect", "code": code, "reason": reason})
             await trio.sleep_forever()

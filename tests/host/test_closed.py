@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from a2al_trio.host import Host
+from a2al_trio.http.asgi import Receive, Scope, Send
 from a2al_trio.testing import open_simnet
 from tests.host.world import identity, open_sim_host
 
@@ -26,9 +27,19 @@ async def announce(host: Host) -> None:
         pass
 
 
+async def do_nothing(connection: object) -> None:
+    pass
+
+
+async def be_silent(scope: Scope, receive: Receive, send: Send) -> None:
+    pass
+
+
 USES: dict[str, Use] = {
     "accept": Host.accept,
     "announce": announce,
+    "dial for HTTP": lambda host: host.http_pool.get(ALICE.address),
+    "dial together": lambda host: host.pool.get(ALICE.address),
     "find records": lambda host: host.find_records(ALICE.address),
     "mail": lambda host: host.mailbox.send(ALICE.address, b"hello"),
     "next note": next_note,
@@ -38,6 +49,9 @@ USES: dict[str, Use] = {
     "probe": Host.run_nat_probe,
     "publish endpoint": Host.publish_endpoint,
     "resolve": lambda host: host.resolve(ALICE.address),
+    "serve": lambda host: host.serve(do_nothing),
+    "serve an application": lambda host: host.serve_asgi(be_silent),
+    "serve HTTP/3": lambda host: host.serve_http3(do_nothing),
     "search": lambda host: host.topics.search_all(["here", "there"]),
 }
 

@@ -140,6 +140,32 @@ async def test_the_connection_used_longest_ago_makes_room(autojump_clock: trio.t
         assert second.close_reason.reason == "pool eviction"
 
 
+async def test_a_pool_full_of_dials_has_others_wait(autojump_clock: trio.testing.MockClock) -> None:
+    others = [identity(number) for number in range(20, 27)]
+    dialling = most = 0
+    async with two_hosts() as (alice, bob), trio.open_nursery() as nursery:
+        for other in others:
+            alice.register_agent(other)
+        await alice.publish()
+
+        async def dial(peer: Address, *, local: Address | None) -> AgentConnection:
+            nonlocal dialling, most
+            dialling += 1
+            most = max(most, dialling)
+            await trio.sleep(1)
+            dialling -= 1
+            return await bob.open_connection(peer, local=local)
+
+        pool = ConnectionPool(dial, nursery, default=BOB.address, size=2)
+        async with trio.open_nursery() as callers:
+            for other in others:
+                callers.start_soon(pool.get, other.address)
+            with trio.move_on_after(0.5):
+                await pool.get(ALICE.address)
+        assert most == 2
+        assert len(bob.connections) == len(pool) == 2, "all others made room"
+
+
 async def test_d13_a_quiet_connection_is_asked_whether_it_lives(autojump_clock: trio.testing.MockClock) -> None:
     async with two_hosts() as (_, bob):
         first = await bob.pool.get(ALICE.address)

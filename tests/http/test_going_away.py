@@ -244,6 +244,31 @@ async def test_nobody_comes_in_over_http3_during_the_goodbyes(autojump_clock: Cl
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("http3", [True, False])
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_client_is_told_that_its_own_host_was_closed(autojump_clock: Clock, http3: bool, used: bool) -> None:
+    url = f"a2al://{CALLEE.address}"
+
+    async def serve(callee: Host, *, task_status: trio.TaskStatus[None]) -> None:
+        with pytest.raises(trio.ClosedResourceError, match="this host was closed"):
+            await callee.serve_asgi(work, http3=http3, task_status=task_status)
+
+    async def expect_the_end(client: httpx.AsyncClient, path: str) -> None:
+        with pytest.raises(httpx.TransportError) as told:
+            await client.post(url + path)
+        assert isinstance(told.value.__cause__, trio.ClosedResourceError)
+
+    async with open_simnet(seed=3) as net, trio.open_nursery() as nursery:
+        async with open_hosts(net) as (callee, caller):
+            client = caller.http_client()
+            await nursery.start(serve, callee)
+            if used:
+                nursery.start_soon(expect_the_end, client, "/for-ever")
+                assert (await client.post(url)).status_code == 200
+        await expect_the_end(client, "/")
+        await client.aclose()
+
+
 async def run_cancellable(
     serve: Callable[..., Awaitable[None]], *, task_status: trio.TaskStatus[trio.CancelScope]
 ) -> None:

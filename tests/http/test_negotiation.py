@@ -92,7 +92,7 @@ async def test_without_pylsqpack_there_is_http_1(autojump_clock: Clock, monkeypa
         patch.setitem(sys.modules, "a2al_trio.http.h3_asgi", None)
         async with open_world(tell) as world:
             assert (await world.client.get("/")).http_version == "HTTP/1.1", "a server without it"
-            with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match="pip install")):
+            with pytest.raises(ConfigurationError, match="pip install"):
                 await world.callee.serve_asgi(tell, web=[WebAgent(agent=CALLEE.address)])
 
 
@@ -191,9 +191,9 @@ async def test_mistakes_are_named(autojump_clock: Clock) -> None:
     async with open_simnet(seed=3) as net, open_hosts(net) as (callee, _):
         agent = WebAgent(agent=CALLEE.address)
         for web, complaint in (([WebAgent(agent=OTHER.address)], "register"), ([agent, agent], "comes twice")):
-            with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match=complaint)):
+            with pytest.raises(ConfigurationError, match=complaint):
                 await callee.serve_asgi(tell, web=web)
         callee.register_agent(OTHER)
         both = [WebAgent(agent=agent, names=[NAME]) for agent in (CALLEE.address, OTHER.address)]
-        with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, match="means one agent")):
+        with pytest.raises(ConfigurationError, match="means one agent"):
             await callee.serve_asgi(tell, web=both)

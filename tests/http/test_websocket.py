@@ -29,6 +29,8 @@ class Chat:
         self.app.websocket("/fail")(self.fail)
         self.app.websocket("/close")(self.close)
         self.app.websocket("/deaf")(self.deaf)
+        self.app.websocket("/careless")(self.careless)
+        self.app.websocket("/late")(self.late)
 
     async def echo(self, websocket: WebSocket) -> None:
         await websocket.accept(subprotocol=next(iter(websocket.scope["subprotocols"]), None))
@@ -63,6 +65,22 @@ class Chat:
             await trio.sleep_forever()
         finally:
             self.left.append((0, f"{trio.current_time():.0f}"))
+
+    async def careless(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.receive_text()
+        finally:
+            self.left.append((0, ""))
+
+    async def late(self, websocket: WebSocket) -> None:
+        await trio.sleep(1)
+        try:
+            await websocket.send({"type": "websocket.accept"})
+            await websocket.send_text("hello")
+        finally:
+            self.left.append((0, ""))
 
 
 @asynccontextmanager
@@ -130,6 +148,24 @@ async def test_a_lost_caller_ends_the_application(autojump_clock: Clock, path: s
             nursery.cancel_scope.cancel()
         await trio.sleep(LEAVE_LIMIT + 1)
         assert len(chat.left) == 1
+
+
+@pytest.mark.parametrize("path", ["/careless", "/late"])
+async def test_no_caller_fills_the_log_by_going_away(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    chat = Chat()
+    async with open_world(chat.app) as world:
+        async with world.caller.connect(CALLEE.address) as connection:
+            stream = await connection.open_stream()
+            await stream.send_all(
+                b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n" % path.encode()
+            )
+            await trio.sleep(0.5)
+        await trio.sleep(LEAVE_LIMIT + 1)
+        assert len(chat.left) == 1
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
 async def test_nonsense_instead_of_frames_ends_the_connection(autojump_clock: Clock) -> None:
