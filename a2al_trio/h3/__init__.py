@@ -9,7 +9,15 @@
 
 A server iterates over `open_h3_server(connection)` and answers each exchange with `send_response`, `send_data` and
 `send_end`; `a2al_trio.http.h3_asgi.serve_h3_asgi` does it for an ASGI application, whose WebSockets come by extended
-CONNECT (RFC 9220). Server push and HTTP datagrams are not spoken.
+CONNECT (RFC 9220). Requests of that kind may have datagrams (RFC 9297):
+
+    async with open_http_datagrams(exchange) as datagrams:
+        await datagrams.send(b"as fast as it gets, or not at all")
+        async for payload in datagrams:
+            ...
+
+They travel in QUIC datagrams if the QuicConfig of both sides sets `max_datagram_frame_size`, and in capsules on the
+stream of the request otherwise. Server push is not spoken.
 
 Needs pylsqpack (`pip install 'a2al-trio[h3]'`). The protocol itself is the pure core in `core.py`.
 """
@@ -19,6 +27,7 @@ from __future__ import annotations
 from a2al_trio.h3.client import H3Client, open_h3_client
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.core import H3Core
+from a2al_trio.h3.datagram_flow import HttpDatagrams, open_http_datagrams
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.exchange import ClientExchange, ServerExchange
 from a2al_trio.h3.fields import RequestHead, ResponseHead
@@ -32,9 +41,11 @@ __all__ = [
     "H3Core",
     "H3Error",
     "H3Server",
+    "HttpDatagrams",
     "RequestHead",
     "ResponseHead",
     "ServerExchange",
     "open_h3_client",
     "open_h3_server",
+    "open_http_datagrams",
 ]

@@ -55,7 +55,7 @@ class H3Client:
         if session.going_away:
             raise Refused(GOING_AWAY)
         section = session.core.head_section(head)
-        exchange = ClientExchange(session, await self._open_stream())
+        exchange = ClientExchange(session, await self._open_stream(), is_tunnel=bool(head.protocol))
         try:
             if session.going_away:
                 raise Refused(GOING_AWAY)

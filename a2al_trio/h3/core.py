@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from a2al_trio.errors import LocalProtocolError
 from a2al_trio.h3.config import H3Config
+from a2al_trio.h3.datagrams import decode_datagram
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import ConnectionEvent, GoAway, RequestEvent, SettingsReceived, Unblocked, Unwanted
 from a2al_trio.h3.fields import Field, Malformed, RequestHead, ResponseHead, check_fields, section_size
@@ -53,9 +54,11 @@ class H3Core:
     After an H3Error whose `stream_id` is None the connection is to be closed with its code.
     """
 
-    def __init__(self, *, is_client: bool, config: H3Config | None = None) -> None:
+    def __init__(self, *, is_client: bool, config: H3Config | None = None, datagrams: bool = False) -> None:
         self.config = config or H3Config()
         self.is_client = is_client
+        self.offers_datagrams = datagrams
+        """Whether we take HTTP datagrams, because our side takes QUIC datagrams (RFC 9297 §2.1.1)."""
         self._qpack = Qpack(self.config)
         self._memo = HeadMemo(self._qpack, is_client=is_client, limit=self.config.field_section_size)
         settings: dict[int, int] = {
@@ -65,6 +68,8 @@ class H3Core:
         }
         if self.config.extended_connect and not is_client:
             settings[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        if datagrams:
+            settings[Setting.H3_DATAGRAM] = 1
         self._control_output = bytearray(encode_settings(settings))
         self._control = FrameParser(kept=CONTROL_KEPT, refused=CONTROL_REFUSED, limit=CONTROL_FRAME_SIZE)
         self._beginnings: dict[int, bytes] = {}
@@ -97,6 +102,11 @@ class H3Core:
     def takes_extended_connect(self) -> bool:
         """Whether the peer's settings, once they have come, allow requests with a `protocol`."""
         return self.settings is not None and self.settings.get(Setting.ENABLE_CONNECT_PROTOCOL) == 1
+
+    @property
+    def takes_datagrams(self) -> bool:
+        """Whether HTTP datagrams may be sent in QUIC datagrams: both sides have said that they take them."""
+        return self.offers_datagrams and self.settings is not None and self.settings.get(Setting.H3_DATAGRAM) == 1
 
     def trailer_section(self, trailers: Iterable[Field]) -> Section:
         """Return the field section for trailers, to be given to `send_section`; raises LocalProtocolError."""
@@ -190,6 +200,10 @@ class H3Core:
         self.forget(stream_id)
         self._unblocked.discard(stream_id)
         self._qpack.cancel(stream_id)
+
+    def receive_datagram(self, data: bytes) -> tuple[int, bytes]:
+        """Take a QUIC datagram; returns the request stream it is for, and its payload. Raises H3Error."""
+        return decode_datagram(data)
 
     # --- unidirectional streams ----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What goes wrong in HTTP/3: the codes of RFC 9114 §8.1 and RFC 9204 §6, and the one error that carries them."""
+"""What goes wrong in HTTP/3: codes of RFC 9114 §8.1, RFC 9204 §6 and RFC 9297 §5.2, and the one error for them all."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class ErrorCode(enum.IntEnum):
     MESSAGE_ERROR = 0x10E
     CONNECT_ERROR = 0x10F
     VERSION_FALLBACK = 0x110
+    DATAGRAM_ERROR = 0x33
     QPACK_DECOMPRESSION_FAILED = 0x200
     QPACK_ENCODER_STREAM_ERROR = 0x201
     QPACK_DECODER_STREAM_ERROR = 0x202

@@ -55,13 +55,14 @@ class _Exchange(Generic[HeadT]):
         "_sent_all",
         "_session",
         "_stream",
+        "is_tunnel",
         "stream_id",
         "trailers",
     )
     _leave_code = ErrorCode.REQUEST_CANCELLED
 
     def __init__(self, session: H3Session, stream: QuicStream) -> None:
-        self._session = session
+        self._session: H3Session = session
         self._core = session.core
         self._stream = stream
         self._events: list[RequestEvent] = []  # short: content that came in a row is one event
@@ -69,6 +70,8 @@ class _Exchange(Generic[HeadT]):
         self._head_received = self._received_all = False
         self._over = False
         self._reason: Exception | None = None
+        self.is_tunnel: bool | None = None
+        """Whether it is extended CONNECT (RFC 9220); None on a server until the head of the request has come."""
         self.stream_id = stream.stream_id
         """Number of the QUIC stream."""
         self.trailers: tuple[Field, ...] = ()
@@ -159,6 +162,11 @@ class _Exchange(Generic[HeadT]):
         if not self._head_sent:
             raise LocalProtocolError("send the head of the message before its content")
 
+    def require_sending(self) -> None:
+        """Raise the reason, or LocalProtocolError, if no more can be sent."""
+        if self._sent_all:
+            raise self._reason or LocalProtocolError("this message was completed or given up already")
+
     def _encode(self, section: Section) -> bytes:
         """The frame of a field section; what it needs of the dynamic table goes out first."""
         data = self._core.send_section(self.stream_id, section)
@@ -169,7 +177,7 @@ class _Exchange(Generic[HeadT]):
     async def _send(self, frames: bytes, content: Buffer = b"", *, end: bool) -> None:
         """Send whole frames, and content in another one."""
         if self._sent_all:
-            raise self._reason or LocalProtocolError("this message was completed or given up already")
+            self.require_sending()
         data: Buffer = frames
         try:
             if size := len(content):
@@ -281,8 +289,9 @@ class ClientExchange(_Exchange[ResponseHead]):
 
     __slots__ = ()
 
-    def __init__(self, session: H3Session, stream: QuicStream) -> None:
+    def __init__(self, session: H3Session, stream: QuicStream, *, is_tunnel: bool) -> None:
         super().__init__(session, stream)
+        self.is_tunnel = is_tunnel
         self._head_sent = True  # by who makes the exchange
         session.requests[self.stream_id] = self
 
@@ -307,9 +316,11 @@ class ServerExchange(_Exchange[RequestHead]):
         """Wait for the head of the request; raises H3Error if it does not come within 75 seconds."""
         self._timer.begin(self)
         try:
-            return await super().receive_head()
+            head = await super().receive_head()
         finally:
             self._timer.end(self)
+        self.is_tunnel = bool(head.protocol)
+        return head
 
     def _abandon_code(self, error: BaseException | None) -> ErrorCode:
         if not isinstance(error, trio.Cancelled):

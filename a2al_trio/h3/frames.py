@@ -40,14 +40,16 @@ HTTP2_FRAMES = (0x2, 0x6, 0x8, 0x9)
 
 
 class Setting(enum.IntEnum):
-    """Identifiers of RFC 9114 §7.2.4.1, RFC 9204 §5 and RFC 9220 §5."""
+    """Identifiers of RFC 9114 §7.2.4.1, RFC 9204 §5, RFC 9220 §5 and RFC 9297 §2.1.1."""
 
     QPACK_MAX_TABLE_CAPACITY = 0x1
     MAX_FIELD_SECTION_SIZE = 0x6
     QPACK_BLOCKED_STREAMS = 0x7
     ENABLE_CONNECT_PROTOCOL = 0x8
+    H3_DATAGRAM = 0x33
 
 
+YES_OR_NO = (Setting.ENABLE_CONNECT_PROTOCOL, Setting.H3_DATAGRAM)
 HTTP2_SETTINGS = (0x0, 0x2, 0x3, 0x4, 0x5)
 """Identifiers that HTTP/2 has and HTTP/3 forbids (RFC 9114 §7.2.4.1)."""
 
@@ -117,8 +119,8 @@ def decode_settings(payload: bytes) -> dict[int, int]:
             raise H3Error(ErrorCode.SETTINGS_ERROR, f"setting {key:#x} comes twice")
         if key in HTTP2_SETTINGS:
             raise H3Error(ErrorCode.SETTINGS_ERROR, f"setting {key:#x} belongs to HTTP/2")
-        if key == Setting.ENABLE_CONNECT_PROTOCOL and value > 1:
-            raise H3Error(ErrorCode.SETTINGS_ERROR, f"ENABLE_CONNECT_PROTOCOL is {value}")
+        if key in YES_OR_NO and value > 1:
+            raise H3Error(ErrorCode.SETTINGS_ERROR, f"setting {key:#x} is {value}, neither 0 nor 1")
         settings[key] = value
     return settings
 

@@ -90,7 +90,10 @@ class H3Server:
     def _exchange(self, stream: QuicStream) -> ServerExchange:
         if stream.stream_id >= self._next_stream_id:
             self._next_stream_id = stream.stream_id + 4
-        return ServerExchange(self._session, stream, self._timer)
+        exchange = ServerExchange(self._session, stream, self._timer)
+        if self._session.core.offers_datagrams:
+            self._session.requests[stream.stream_id] = exchange
+        return exchange
 
     def go_away(self) -> None:
         """Take no further requests: the client is told, and later ones are rejected (RFC 9114 §5.2)."""

@@ -11,6 +11,7 @@ import trio
 from a2al_trio.errors import CloseCause, ConfigurationError, ConnectionLost, Refused, StreamReset, StreamStopped
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.core import H3Core, StreamType
+from a2al_trio.h3.datagram_flow import DatagramRouter
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import GoAway, Unblocked, Unwanted
 from a2al_trio.quic import QuicConnection, QuicReceiveStream, QuicSendStream
@@ -18,7 +19,7 @@ from a2al_trio.quic.varint import encode_varint
 from a2al_trio.scopes import open_service_nursery
 
 if TYPE_CHECKING:
-    from a2al_trio.h3.exchange import ClientExchange
+    from a2al_trio.h3.exchange import ClientExchange, ServerExchange
 
 __all__ = ["GOING_AWAY", "H3Session", "open_session"]
 
@@ -33,16 +34,19 @@ class H3Session:
         self.core = core
         self.failure: H3Error | None = None
         """The error of the peer for which the connection was closed, if any."""
-        self.requests: dict[int, ClientExchange] = {}
-        """Those a client has under way, by their streams."""
+        self.requests: dict[int, ClientExchange | ServerExchange] = {}
+        """Those a client has under way, by their streams; a server's too if there may be datagrams for them."""
         self._until_going_away: set[trio.CancelScope] = set()
         self._streams: dict[StreamType, QuicSendStream] = {}
         self._unsent: dict[StreamType, bytearray] = {}
         self._blocked: dict[int, trio.Event] = {}
         self._full = trio.Event()
+        self.datagrams = DatagramRouter(self)
         self._nursery = nursery
         self.start(self._send_output)
         self.start(self._receive_unidirectional)
+        if core.offers_datagrams:
+            self.start(self.datagrams.run)
         nursery.start_soon(self._wake_at_end)
 
     def start(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -122,8 +126,8 @@ class H3Session:
                 self._until_going_away.discard(scope)
 
     def leave(self, stream_id: int) -> None:
-        """We are done with a request; nothing to do if it is not ours."""
-        if self.requests.pop(stream_id, None) is not None and self.core.peer_goaway is not None:
+        """We are done with a request."""
+        if self.requests.pop(stream_id, None) is not None and self.core.is_client and self.going_away:
             self._close_if_drained()
 
     def _take_goaway(self, identifier: int) -> None:
@@ -194,7 +198,7 @@ async def open_session(
     """Start a session; leaving the block closes the connection."""
     if connection.alpn != "h3":
         raise ConfigurationError(f'HTTP/3 needs a connection with alpn=("h3",) on both sides, not {connection.alpn!r}')
-    core = H3Core(is_client=is_client, config=config)
+    core = H3Core(is_client=is_client, config=config, datagrams=connection._core.config.max_datagram_frame_size > 0)
     async with open_service_nursery("HTTP/3") as nursery:
         session = H3Session(connection, core, nursery)
         try:
