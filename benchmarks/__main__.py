@@ -33,7 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = parser.add_subparsers(dest="name", metavar="NAME")
     for benchmark in known.values():
-        options = names.add_parser(benchmark.name, help=benchmark.about, description=benchmark.about)
+        line = benchmark.about.replace("%", "%%")
+        options = names.add_parser(benchmark.name, help=line, description=benchmark.about)
         options.add_argument("--json", action="store_true", help="print JSON instead of a table")
         options.add_argument("--rounds", type=int, default=None, metavar="N", help=f"default: {benchmark.rounds}")
         if benchmark.add_options is not None:

@@ -82,11 +82,11 @@ class StreamWriting:
         return StreamStopped(half.stopped_code)
 
     def set_urgency(self, stream_id: int, urgency: int) -> None:
-        """Set the sending order: 0 goes first, 7 last."""
+        """Set the sending order: 0 goes first, 7 last; of a stream that is over there is nothing to order."""
+        if not 0 <= urgency < URGENCIES:
+            raise LocalProtocolError(f"urgency must be in 0..{URGENCIES - 1}, not {urgency}")
         stream = self._streams.get(stream_id)
-        if stream is None or not 0 <= urgency < URGENCIES:
-            raise LocalProtocolError(f"urgency must be in 0..{URGENCIES - 1}, and stream {stream_id} open")
-        if stream.send is not None:
+        if stream is not None and stream.send is not None:
             self.order.set_urgency(stream.send, urgency)
 
     def reset(self, stream_id: int, code: int) -> None:

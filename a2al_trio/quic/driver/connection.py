@@ -312,6 +312,11 @@ class QuicConnection(trio.abc.AsyncResource):
         """The largest datagram that can be sent now; 0 if the peer takes none (RFC 9221 §3)."""
         return self._core.max_datagram_size
 
+    @property
+    def takes_datagrams(self) -> bool:
+        """Whether we allow the peer to send datagrams, see `QuicConfig.max_datagram_frame_size` (RFC 9221 §3)."""
+        return self._core.config.max_datagram_frame_size > 0
+
     def send_datagram(self, data: bytes) -> bool:
         """Send an unreliable datagram (RFC 9221); False if the queue was full and it was dropped.
 

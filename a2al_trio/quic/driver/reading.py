@@ -76,6 +76,8 @@ class Reading:
         try:
             while not self._resumed and self._failure is None:
                 woken = await self._read()
+                if woken and not self._resumed:
+                    break  # it is others who have something to do: they read when they wait again
         except trio.Cancelled as cancelled:
             # As in Trio, whoever was resumed in time has not been cancelled; the next checkpoint will see to it.
             if not self._resumed:

@@ -54,6 +54,7 @@ class _StreamBase:
         "_run_on",
         "_sending",
         "_sending_wakeup",
+        "_stopped_code",
         "on_given_up",
         "stream_id",
     )
@@ -74,6 +75,7 @@ class _StreamBase:
         self._receiver: trio.lowlevel.Task | None = None
         self._peeked = b""
         self._reset_code: int | None = None
+        self._stopped_code: int | None = None
         self._sending_wakeup: Wakeup = NOBODY
         self.on_given_up: Callable[[], object] | None = None
         """Called once, at once, when the peer stops or resets the stream or the connection ends; it must not raise."""
@@ -198,7 +200,11 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         if self._finished or self._closed or connection.close_reason is not None:
             self._require_sending()
         size = len(data)
-        accepted = connection._core.write(self.stream_id, data, end)
+        try:
+            accepted = connection._core.write(self.stream_id, data, end)
+        except StreamStopped as stopped:
+            self._on_stopped(stopped)
+            raise
         connection._endpoint._flush_soon()
         if accepted < size:
             await self._send_rest(memoryview(data)[accepted:], end=end)
@@ -216,9 +222,17 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         while accepted < len(data):
             self._full = True
             await self._wait_for_room()
-            accepted += connection._core.write(self.stream_id, data[accepted:], end)
+            try:
+                accepted += connection._core.write(self.stream_id, data[accepted:], end)
+            except StreamStopped as stopped:
+                self._on_stopped(stopped)
+                raise
             connection._endpoint._flush_soon()
         self._finished = end
+
+    def _on_stopped(self, stopped: StreamStopped) -> None:
+        """The core has told us once, and may forget the stream: from here on it is we who know."""
+        self._stopped_code, self._finished = stopped.code, True
 
     async def _wait_for_room(self) -> None:
         """Wait until the core takes bytes again; only one task at a time gets here."""
@@ -237,7 +251,11 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._require_sending()
-        accepted = self._connection._core.write(self.stream_id, data)
+        try:
+            accepted = self._connection._core.write(self.stream_id, data)
+        except StreamStopped as stopped:
+            self._on_stopped(stopped)
+            raise
         self._full = accepted < len(data)
         self._connection._endpoint._flush_soon()
         return accepted
@@ -280,6 +298,8 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
 
     def _require_sending(self) -> None:
         self._require_open()
+        if self._stopped_code is not None:
+            raise StreamStopped(self._stopped_code)
         if self._finished:
             raise trio.ClosedResourceError("the sending half of this stream was finished or reset here")
 

@@ -105,6 +105,27 @@ async def test_where_many_wait_the_endpoint_reads(autojump_clock: Clock) -> None
             nursery.cancel_scope.cancel()
 
 
+async def test_a_reader_that_waits_for_something_else_hands_the_socket_over(autojump_clock: Clock) -> None:
+    """A task that may wait for ever does not keep the socket from the one that has work."""
+    async with open_desk() as desk, trio.open_nursery() as nursery:
+        done: list[str] = []
+        nursery.start_soon(wait_for, desk, "i", done)
+        desk.say("i")
+        await settle()
+        assert desk.reading.reader is desk.waiter("i").task
+        nursery.start_soon(wait_for, desk, "b", done)
+        await settle()
+        desk.say("b")
+        await settle()
+        assert desk.reading.reader is desk.waiter("b").task
+        desk.say("b")
+        await settle()
+        desk.say("i")
+        await settle()
+        assert done == ["i", "b", "b", "i"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_reader_can_be_resumed_by_other_means_than_reading(autojump_clock: Clock) -> None:
     async with open_desk() as desk, trio.open_nursery() as nursery:
         await settle()

@@ -280,3 +280,27 @@ async def test_what_had_arrived_whole_can_be_read_after_the_end(autojump_clock: 
         unread = await far.accept_stream()
         with pytest.raises(ConnectionLost):
             await unread.receive_all(limit=100)
+
+
+@pytest.mark.parametrize("read_first", [False, True])
+async def test_a_stream_that_was_stopped_can_be_used_and_left(autojump_clock: Clock, read_first: bool) -> None:
+    """Every try to send is told so, and leaving the stream is no mistake."""
+    async with two_connections() as (near, far):
+        opened = await near.open_stream()
+        await opened.send_all(b"!", end=True)
+        accepted = await far.accept_stream()
+        if read_first:
+            assert await accepted.receive_all(limit=10) == b"!"
+        opened.stop(5)
+        await trio.sleep(1)
+        assert read_first or await accepted.receive_all(limit=10) == b"!"
+        for _ in range(2):
+            with pytest.raises(StreamStopped, match="0x5"):
+                await accepted.send_all(b"too late")
+        with pytest.raises(StreamStopped, match="0x5"):
+            accepted.send_nowait(b"too late")
+        with pytest.raises(StreamStopped, match="0x5"):
+            await accepted.wait_send_all_might_not_block()
+        accepted.set_urgency(5)
+        await accepted.send_eof()
+        await accepted.aclose()
