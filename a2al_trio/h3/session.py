@@ -198,7 +198,7 @@ async def open_session(
     """Start a session; leaving the block closes the connection."""
     if connection.alpn != "h3":
         raise ConfigurationError(f'HTTP/3 needs a connection with alpn=("h3",) on both sides, not {connection.alpn!r}')
-    core = H3Core(is_client=is_client, config=config, datagrams=connection._core.config.max_datagram_frame_size > 0)
+    core = H3Core(is_client=is_client, config=config, datagrams=connection.takes_datagrams)
     async with open_service_nursery("HTTP/3") as nursery:
         session = H3Session(connection, core, nursery)
         try:
