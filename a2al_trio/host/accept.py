@@ -80,8 +80,6 @@ class AdmittedCall:
     """How the peer is reached, in words."""
     control: QuicStream | None = None
     """The control stream, if it was accepted already."""
-    hand_over: Callable[[AgentConnection], bool] | None = None
-    """Who gets it in place of the application's queue; False refuses it."""
     take_node: TakeNode | None = None
     """Set where it may be a node that called ours."""
 
@@ -232,7 +230,7 @@ class Admission:
             return
         streams, incoming = trio.open_memory_channel[QuicStream](0)
         connection = AgentConnection(quic, local=local, remote=remote, incoming=incoming, path=call.path)
-        if not (call.hand_over or self.hand_over)(connection):
+        if not self.hand_over(connection):
             quic.close(FAILED, "too many connections")
             return
         self.made(connection)

@@ -205,7 +205,7 @@ class _Builder:
         own = agents.default.address
         punches = PunchPool(pool_place(self.place), self.dht, own, partial(tls.dialling, local=own))
         meetings = Meetings(self.place, agents, tls, dialler, admission, punches, nursery, self._punch_side)
-        punches.take_call = meetings.serve_path
+        punches.take_call, punches.keep_path = partial(meetings.serve_path, local=own), meetings.keep_node_path
         return meetings
 
     def _punch_side(self) -> PunchSide:

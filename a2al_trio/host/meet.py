@@ -7,7 +7,7 @@ cancelled leaves at once; the call itself is then ended where that is safe.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 
@@ -49,6 +49,8 @@ CALLER_REST, CALLEE_REST = 30.0, 60.0
 """Seconds that a path without a connection is kept for the caller's next one; the callee's half notices its end."""
 PATH_LIMIT = 0.5
 """Seconds for a handshake on a path that stands (spec 08 §5.4): callees of old listen there no more."""
+PATH_TRIPS = 5
+"""The same in round trips, for slow paths: two for the handshake, and one loss."""
 
 
 @attrs.define
@@ -66,6 +68,8 @@ class Meetings:
     own_side: Callable[[], PunchSide]
     """Where our main socket is seen, for the synchronised punch (spec 08 §5.1)."""
     _paths: KeptPaths = attrs.field(factory=KeptPaths)
+    _calls: dict[tuple[Address, Address], PendingCall] = attrs.field(factory=dict)
+    """Our calls that have led to nothing yet, by agent and peer."""
 
     def find_path(self, request: CallRequest) -> KeptPath | None:
         """A path that stands and leads to the host that is wanted."""
@@ -76,7 +80,8 @@ class Meetings:
 
         Raises ConnectError if nobody answers there or the path is lost, IdentityMismatch if somebody else answers.
         """
-        with kept.used(), trio.move_on_after(PATH_LIMIT):
+        limit = max(PATH_LIMIT, PATH_TRIPS * kept.meeting.quic.stats.smoothed_rtt)
+        with kept.used(), trio.move_on_after(limit):
             try:
                 quic = await kept.meeting.dial(peer, self.tls.dialling(peer, local))
                 connection = await self._introduce(quic, kept.meeting, peer, local)
@@ -88,7 +93,7 @@ class Meetings:
                 raise ConnectError("the path was given up at that moment") from None
             self.background.start_soon(_use, kept, connection)
             return connection
-        raise ConnectError(f"no answer within {PATH_LIMIT} s")
+        raise ConnectError(f"no answer within {limit:.1f} s")
 
     async def call(self, request: CallRequest) -> AgentConnection:
         """Meet an agent through one of the hubs its record names.
@@ -98,8 +103,8 @@ class Meetings:
         turn = await self.place.turns.take(request.local, request.peer)
         try:
             call = await self._make(request, turn)
-            if call.was_for_node:
-                # The peer's node called ours at that moment, and so it does not any more.
+            if call.must_repeat:
+                # The peer called us at that moment, and so it does not any more.
                 call = await self._make(request, turn)
         finally:
             turn.end()
@@ -110,19 +115,23 @@ class Meetings:
 
     async def _make(self, request: CallRequest, turn: Turn) -> PendingCall:
         call = PendingCall(request, turn)
+        pair = request.local, request.peer
+        self._calls[pair] = call
         self.background.start_soon(self._keep_call, call)
         try:
             await call.settled.wait()
         except BaseException:
             call.abandon()
             raise
+        finally:
+            del self._calls[pair]
         return call
 
     async def answer(self, call: IncomingCall) -> None:
         """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""
         caller, target = Address.parse(call.caller), Address.parse(call.target)
-        if not call.pairs_by_role and self.place.turns.is_waiting(target, caller):
-            # We wait in that room ourselves, and the hub would pair us with us. ICE settles who is who (spec 06 D2).
+        if not call.pairs_by_role and self._is_waiting_at(call.hub, target, caller):
+            # The hub would pair us with us. ICE settles who is who (spec 06 D2).
             return
         try:
             tls = self.tls.dialling(caller, target)
@@ -136,30 +145,91 @@ class Meetings:
                     await connection.wait_closed()
                     await trio.sleep(GOODBYE)
                 else:
-                    await self.serve_path(meeting, caller)
+                    await self.serve_path(meeting, caller, target)
         except A2alError as error:
             logger.debug("call from %s to %s over %s failed: %s", caller, target, call.hub, error)
         finally:
             self.admission.punching.pop(caller, None)
 
-    async def serve_path(self, meeting: Meeting, caller: Address) -> None:
-        """Keep the connection of the caller that was announced, and those that follow on the same path."""
-        following = AdmittedCall(path=lambda: meeting.description, take_node=self._take_node)
+    def _is_waiting_at(self, hub: str, local: Address, peer: Address) -> bool:
+        """Whether we are alone in the room of the pair at that hub ourselves, or may be soon."""
+        ours = self._calls.get((local, peer))
+        return self.place.turns.is_waiting(local, peer) and (ours is None or hub in ours.request.hubs)
+
+    async def serve_path(
+        self, meeting: Meeting, caller: Address, local: Address, *, instead: PendingCall | None = None
+    ) -> None:
+        """Keep the connection of the caller that was announced, and those that follow on the same path.
+
+        `instead` is our own call to it that has come out as theirs.
+        """
         kept = self._paths.keep(meeting, CALLEE_REST)
+        take_node = self._take_node if instead is None else partial(self._take_node_instead, instead)
+        announced = AdmittedCall(caller=caller, path=lambda: meeting.description, take_node=take_node)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_on_path, kept, meeting.quic, announced)
+            nursery.start_soon(self._call_back_over, kept, caller, local, instead)
+            await self._keep_path(kept)
+            nursery.cancel_scope.cancel()
 
-        async def keep(quic: QuicConnection, call: AdmittedCall) -> None:
+    async def keep_node_path(self, meeting: Meeting, keep: Callable[[], Awaitable[None]]) -> None:
+        """Keep a connection of our node's with `keep`, and take what the peer dials on the same path."""
+        kept = self._paths.keep(meeting, GOODBYE)
+
+        async def use() -> None:
             with kept.used():
-                await self.admission.keep(quic, call)
-
-        async def accept(nursery: trio.Nursery) -> None:
-            while True:
-                nursery.start_soon(keep, await meeting.accept(), following)
+                await keep()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep, meeting.quic, attrs.evolve(following, caller=caller))
-            nursery.start_soon(accept, nursery)
+            nursery.start_soon(use)
+            await self._keep_path(kept)
+            nursery.cancel_scope.cancel()
+
+    async def _keep_path(self, kept: KeptPath) -> None:
+        """Take what the peer dials over a path, until nobody uses it any more."""
+        following = AdmittedCall(path=lambda: kept.meeting.description, take_node=self._take_node)
+
+        async def accept() -> None:
+            while True:
+                nursery.start_soon(self._keep_on_path, kept, await kept.meeting.accept(), following)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
             await kept.wait_over()
             nursery.cancel_scope.cancel()
+
+    async def _keep_on_path(self, kept: KeptPath, quic: QuicConnection, call: AdmittedCall) -> None:
+        with kept.used():
+            await self.admission.keep(quic, call)
+
+    async def _call_back(
+        self,
+        peer: Address,
+        local: Address,
+        dial: Callable[[], Awaitable[AgentConnection]],
+        instead: PendingCall | None = None,
+    ) -> bool:
+        """If we are calling the peer who has just called us: go back the way it came. False if that fails.
+
+        Two who call each other share a room, and hubs but ours pair any two there (spec 06 §13.6): both callers, which
+        makes of two calls one connection, or one agent's caller with two sockets of the other in turn, and a caller
+        waits in vain.
+        """
+        call = instead or self._calls.get((local, peer))
+        if call is None or (call.has_path and instead is None):
+            return False
+        try:
+            connection = await dial()
+        except A2alError as error:
+            logger.debug("calling %s back: %s", peer, error)
+            return False
+        call.settle_early(connection)
+        return True
+
+    async def _call_back_over(self, kept: KeptPath, peer: Address, local: Address, instead: PendingCall | None) -> None:
+        over = partial(self.call_over, kept, peer, local=local)
+        if not await self._call_back(peer, local, over, instead) and instead is not None:
+            instead.repeat(f"{peer} called us at the same time")
 
     async def _take_node(
         self, quic: QuicConnection, caller: Address, *, on_node: Callable[[], object] = lambda: None
@@ -182,7 +252,8 @@ class Meetings:
 
     async def _take_node_instead(self, call: PendingCall, quic: QuicConnection, caller: Address) -> QuicStream | None:
         """In glare the peer is the one who dials, perhaps for DHT messages: see `_take_node`."""
-        return await self._take_node(quic, caller, on_node=call.take_for_node)
+        again = partial(call.repeat, f"{caller} called our node at the same time")
+        return await self._take_node(quic, caller, on_node=again)
 
     async def _keep_call(self, call: PendingCall) -> None:
         peer = call.request.peer
@@ -216,14 +287,8 @@ class Meetings:
             beside=partial(self._punch, call),
         ) as meeting:
             if not meeting.is_client:
-                expected = AdmittedCall(
-                    caller=peer,
-                    path=lambda: meeting.description,
-                    hand_over=call.settle,
-                    take_node=partial(self._take_node_instead, call),
-                )
-                await self.admission.keep(meeting.quic, expected)
-                await trio.sleep(GOODBYE)
+                # We met the peer's own call, and ICE has settled that it is the one who dials (spec 06 D2).
+                await self.serve_path(meeting, peer, local, instead=call)
                 return
             connection = await self._introduce(meeting.quic, meeting, peer, local)
             if not call.settle(connection):
@@ -231,7 +296,7 @@ class Meetings:
             kept = self._paths.keep(meeting, CALLER_REST)
             with self._paths.offered(kept, *request.keys):
                 self.background.start_soon(_use, kept, connection)
-                await kept.wait_over()
+                await self._keep_path(kept)
 
     async def _punch(self, call: PendingCall, room: Room) -> None:
         """Dial the peer's main socket from ours at the moment it dials us; who is there first wins over ICE."""
@@ -266,6 +331,8 @@ class Meetings:
                 return
             punched = AdmittedCall(caller=caller, local=target, take_node=self._take_node)
             self.background.start_soon(self.admission.keep, quic, punched)
+            back = partial(self.dialler.dial, caller, address, local=target)
+            self.background.start_soon(self._call_back, caller, target, back)
 
         async with aclosing(rounds_as_callee(room, self.own_side())) as rounds:
             async for targets in rounds:

@@ -47,7 +47,8 @@ class PendingCall:
     error: BaseException | None = None
     has_path: bool = False
     abandoned: bool = False
-    was_for_node: bool = False
+    must_repeat: bool = False
+    """Nothing has come of it, but now something would."""
 
     def note_path(self) -> None:
         """ICE has found a path."""
@@ -55,7 +56,7 @@ class PendingCall:
 
     def settle(self, connection: AgentConnection) -> bool:
         """Take the first connection; False if there is one already, or nobody wants one any more."""
-        if self.connection is not None:
+        if self.settled.is_set():
             return False
         self.connection = connection
         self.settled.set()
@@ -68,10 +69,11 @@ class PendingCall:
         elif not self.has_path:
             self.scope.cancel()
 
-    def take_for_node(self) -> None:
-        """The connection is one of the peer's node with ours, so the call is to be made again."""
-        self.was_for_node = True
-        self.fail(ConnectError(f"{self.request.peer} called our node at the same time"))
+    def repeat(self, reason: str) -> None:
+        """What has come of the call is a call of the peer's, and ours is to be made again."""
+        if not self.settled.is_set():
+            self.must_repeat = True
+            self.fail(ConnectError(reason))
 
     def fail(self, error: BaseException) -> None:
         """The call has led to nothing; the first reason is told."""

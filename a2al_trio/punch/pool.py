@@ -12,6 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import attrs
@@ -146,6 +147,8 @@ class PunchPool:
     dialling: Callable[[Address], ClientTls]
     take_call: Callable[[Meeting, Address], Awaitable[None]] | None = None
     """Keeps the connection of a peer that called us at the same moment, perhaps on behalf of an agent."""
+    keep_path: Callable[[Meeting, Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
+    """Keeps a connection by what it is given, and takes what the peer's agents then dial on the same path."""
     _routes: dict[NodeId, PunchedRoute] = attrs.field(factory=dict)
     _peers: dict[NodeId, _Peer] = attrs.field(factory=dict)
     _wanted: list[tuple[int, float, NodeId, PeerUnreachable]] = attrs.field(factory=list)
@@ -236,7 +239,8 @@ class PunchPool:
                     turn.end()
                     over.set()
                     if meeting.is_client or self.take_call is None:
-                        await self._keep(address, PunchedRoute(meeting.quic, dialled_here=True), None)
+                        keep = partial(self._keep, address, PunchedRoute(meeting.quic, dialled_here=True), None)
+                        await (keep() if self.keep_path is None else self.keep_path(meeting, keep))
                     else:
                         await self.take_call(meeting, address)
             if trio.current_time() >= limit.deadline:

@@ -73,12 +73,15 @@ class World:
         self.nursery.start_soon(run, self.served)
 
     @asynccontextmanager
-    async def host(self, who: Identity, nat: Nat | None = None, *, name: str) -> AsyncIterator[Host]:
+    async def host(
+        self, who: Identity, nat: Nat | None = None, *, name: str, hubs: tuple[str, ...] = ()
+    ) -> AsyncIterator[Host]:
         behind = self.net.nat(f"{name}'s NAT", nat) if nat is not None else None
         machine = self.net.host(name, behind=behind, link=self.link)
         servers = (TurnServer(f"turn:{INFRA}:3478", StaticCredentials(USER, PASSWORD)),) if self.turn else ()
         config = HostConfig(
             listen=self.listen,
+            signal_urls=hubs,
             turn_servers=servers,
             stun_servers=self.stun,
             min_observed_peers=1,

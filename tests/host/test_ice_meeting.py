@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 import pytest
@@ -19,7 +18,6 @@ from a2al_trio.host.network import Surroundings
 from a2al_trio.host.reach import head_start, nats_in_the_way
 from a2al_trio.identity import Address
 from a2al_trio.punch import open_outgoing
-from a2al_trio.signaling.rooms import Rooms, Seat
 from a2al_trio.testing import Link, Nat, Packet, cancelled_after
 from a2al_trio.wire import EndpointPayload, NatType, encode_route_frame
 from tests.host.nat_world import ALICE, BOB, HUB, INFRA, KINDS, ask, echo, open_pair, open_world
@@ -463,44 +461,3 @@ async def test_calls_to_a_node_far_away_and_the_dhts_to_it_do_not_disturb_each_o
 async def _later(seconds: float, function: Callable[[PeerUnreachable], object], wanted: PeerUnreachable) -> None:
     await trio.sleep(seconds)
     function(wanted)
-
-
-class AnyTwo(Rooms[Any]):
-    """Pairs whoever joins a room, as the reference's hub does (spec 06 §4.4)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rooms: dict[str, Any] = {}
-
-    def join(self, seat: Seat, joiner: Any) -> tuple[Any, Any]:
-        partner = self.rooms.pop(seat.room, None)
-        if partner is None:
-            self.rooms[seat.room] = joiner
-        return partner, None
-
-    def leave(self, seat: Seat, joiner: Any) -> None:
-        if self.rooms.get(seat.room) is joiner:
-            del self.rooms[seat.room]
-
-
-@pytest.mark.parametrize(
-    ("punch_at", "call_at"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.1, 0.1), (0.2, 0.1), (0.0, 0.22), (0.16, 0.22)]
-)
-async def test_an_agent_and_the_node_it_calls_call_each_other_at_once(
-    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, punch_at: float, call_at: float
-) -> None:
-    """At a hub of the reference all four sockets share a room, in which any two are paired (spec 06 §13.6, D2)."""
-    monkeypatch.setattr("a2al_trio.signaling.hub.PAIRING_HEADER", (b"x-nothing", b"known"))
-    monkeypatch.setattr("a2al_trio.signaling.hub.Rooms", AnyTwo)
-    async with open_pair() as (_, alice, bob):
-        await bob.publish()
-        to_alice, to_bob = await bob.resolve(ALICE.address), await alice.resolve(BOB.address)
-        async with trio.open_nursery() as nursery:
-            wanted = PeerUnreachable(BOB.node_id, to_bob.record, 2)
-            nursery.start_soon(_later, punch_at, alice.punches.punch, wanted)
-            await trio.sleep(call_at)
-            began = trio.current_time()
-            async with bob.connect(ALICE.address, record=to_alice) as connection:
-                print(f"{trio.current_time() - began:.2f} s {connection.path}")
-                with trio.fail_after(5):
-                    assert await ask(connection, b"hello") == b"hello"
