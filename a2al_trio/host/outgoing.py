@@ -7,7 +7,14 @@ from collections.abc import Callable
 import attrs
 
 from a2al_trio.dht import Dht
-from a2al_trio.errors import AttemptFailure, ConnectError, ConnectionLost, RecordInvalid, RecordNotFound
+from a2al_trio.errors import (
+    AttemptFailure,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    RecordInvalid,
+    RecordNotFound,
+)
 from a2al_trio.host.agents import AgentTable
 from a2al_trio.host.connection import AgentConnection
 from a2al_trio.host.reach import Reach
@@ -35,6 +42,7 @@ class Outgoing:
         among theirs, and the newest wins (spec 04 §17 D17). So a record that led nowhere needs no forgetting: the next
         call asks again, and those who rely on us as its holder keep it (§17 D16).
         """
+        _require(peer, Address, "an agent")
         try:
             record = await self.dht.resolve(peer)
         except RecordNotFound as error:
@@ -58,8 +66,10 @@ class Outgoing:
         local: Address | None = None,
     ) -> AgentConnection:
         """See `Host.open_connection`."""
+        _require(peer, Address, "an agent")
         self.agents.get(local)
         if at is not None:
+            _require(at, SocketAddress, "`at`")
             return await self._dial(peer, at, local)
         if record is not None:
             record.check(peer, now=self.unix_time())
@@ -71,3 +81,11 @@ class Outgoing:
             return await self.reach.dialler.dial(peer, at, local=local)
         except ConnectionLost as lost:
             raise ConnectError(f"cannot connect to {peer}", (AttemptFailure(str(at), lost),)) from lost
+
+
+def _require(value: object, kind: type, what: str) -> None:
+    """Texts are what people try first, and they would be found out only far from here."""
+    if not isinstance(value, kind):
+        name = kind.__name__
+        fix = f"write {name}.parse({value!r})" if isinstance(value, str) else f"{type(value).__name__} will not do"
+        raise ConfigurationError(f"{what} must be given as {name}; {fix}")
