@@ -18,7 +18,7 @@ from typing import Self, assert_never
 
 import trio
 
-from a2al_trio.errors import CloseCause, ConnectionLost
+from a2al_trio.errors import CloseCause, ConfigurationError, ConnectionLost
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.net.datagram import DatagramSocket, Received, Transmit
 from a2al_trio.quic.config import ClientTls, QuicConfig, ServerTls
@@ -81,6 +81,17 @@ async def open_quic(
             endpoint._shut_down()
             with trio.move_on_after(GOODBYE_SECONDS, shield=True):
                 await endpoint._drain()
+
+
+def _numeric(address: SocketAddress) -> SocketAddress:
+    """Return the address in its normal form; a text or a name of a host is a natural mistake."""
+    try:
+        return SocketAddress.of(*address)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"address must be a SocketAddress with an IP address, such as SocketAddress.parse('192.0.2.1:4433'), "
+            f"not {address!r}; trio.socket.getaddrinfo looks names up"
+        ) from None
 
 
 class QuicEndpoint:
@@ -150,12 +161,18 @@ class QuicEndpoint:
         Raises:
             ConnectionLost: the peer refused, did not answer, or broke the protocol. If `tls.verify_peer` turned its
                 certificate down, what it raised is the `__cause__`.
+            ConfigurationError: `address` is not an IP address with a port.
             trio.ClosedResourceError: the endpoint has been closed.
         """
         await trio.lowlevel.checkpoint()
         self._require_open()
         core = self._core.connect(
-            address, tls=tls, server_name=server_name or None, now=trio.current_time(), token=token, ticket=ticket
+            _numeric(address),
+            tls=tls,
+            server_name=server_name or None,
+            now=trio.current_time(),
+            token=token,
+            ticket=ticket,
         )
         connection = self._adopt(core)
         if early and core.early_keys is not None:

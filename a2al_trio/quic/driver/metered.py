@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from a2al_trio.quic.driver.stream import Buffer, QuicStream
+from a2al_trio.quic.driver.stream import Buffer, QuicStream, in_bytes
 
 __all__ = ["MeteredStream", "StreamMeter"]
 
@@ -47,6 +47,7 @@ class MeteredStream(QuicStream):
 
     async def send_all(self, data: Buffer, *, end: bool = False) -> None:
         """See `QuicSendStream.send_all`."""
+        data = in_bytes(data)
         await self._meter.wait()
         if len(data) <= PIECE:
             await super().send_all(data, end=end)

@@ -22,7 +22,7 @@ from a2al_trio.quic.driver.wakeup import ReadersWakeup, Wakeup
 if TYPE_CHECKING:
     from a2al_trio.quic.driver.connection import QuicConnection
 
-__all__ = ["QuicReceiveStream", "QuicSendStream", "QuicStream"]
+__all__ = ["QuicReceiveStream", "QuicSendStream", "QuicStream", "in_bytes"]
 
 RECEIVE_SIZE = 256 * 1024
 """How much `receive_some` returns at most when not told; a whole batch of datagrams fits."""
@@ -35,6 +35,11 @@ SEND_COST = 2048
 """Bytes sent, and an amount for each call, after which `send_all` lets other tasks run."""
 
 Buffer = bytes | bytearray | memoryview
+
+
+def in_bytes(data: Buffer) -> bytes | memoryview:
+    """Return `data` such that its length counts bytes; raises TypeError if it holds none, as texts do not."""
+    return data if type(data) is bytes else memoryview(data).cast("B")
 
 
 class _StreamBase:
@@ -199,6 +204,8 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         connection = self._connection
         if self._finished or self._closed or connection.close_reason is not None:
             self._require_sending()
+        if type(data) is not bytes:
+            data = in_bytes(data)
         size = len(data)
         try:
             accepted = connection._core.write(self.stream_id, data, end)
@@ -251,6 +258,7 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._require_sending()
+        data = in_bytes(data)
         try:
             accepted = self._connection._core.write(self.stream_id, data)
         except StreamStopped as stopped:

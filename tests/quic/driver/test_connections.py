@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from a2al_trio.errors import CloseCause, ConnectionLost, LocalProtocolError
+from a2al_trio.errors import CloseCause, ConfigurationError, ConnectionLost, LocalProtocolError
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic import PeerRejected, QuicConfig, QuicConnection, open_quic
 from a2al_trio.testing import Link, open_simnet
@@ -315,3 +315,12 @@ async def test_a_ping_tells_a_quiet_peer_from_one_that_is_gone(autojump_clock: C
         near.close()
         with pytest.raises(trio.ClosedResourceError):
             await near.ping()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:4433", ("localhost", 4433), ("127.0.0.1", 70000), None])
+async def test_an_address_that_is_none_names_the_fix(autojump_clock: Clock, address: object) -> None:
+    async with two_endpoints() as both:
+        with pytest.raises(ConfigurationError, match="address must be a SocketAddress"):
+            await both.client.connect(address, tls=client_tls())  # type: ignore[arg-type]
+        near, _ = await both.pair()
+        assert near.close_reason is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 import trio
 import trio.testing
@@ -304,3 +306,17 @@ async def test_a_stream_that_was_stopped_can_be_used_and_left(autojump_clock: Cl
         accepted.set_urgency(5)
         await accepted.send_eof()
         await accepted.aclose()
+
+
+async def test_lengths_count_bytes_and_texts_are_refused(autojump_clock: Clock) -> None:
+    async with two_connections() as (near, far):
+        opened = await near.open_stream()
+        numbers = array("I", [1, 2, 3])
+        await opened.send_all(memoryview(numbers))
+        assert opened.send_nowait(bytearray(b"more")) == 4
+        for send in (opened.send_all, opened.send_nowait):
+            with pytest.raises(TypeError, match="bytes-like"):
+                await send("text")  # type: ignore[arg-type, misc]
+        await opened.send_eof()
+        accepted = await far.accept_stream()
+        assert await accepted.receive_all(limit=100) == numbers.tobytes() + b"more"
