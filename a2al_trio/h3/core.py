@@ -12,6 +12,7 @@ from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import ConnectionEvent, GoAway, RequestEvent, SettingsReceived, Unblocked, Unwanted
 from a2al_trio.h3.fields import Field, Malformed, RequestHead, ResponseHead, check_fields, section_size
 from a2al_trio.h3.frames import (
+    HEADERS,
     HTTP2_FRAMES,
     FrameParser,
     FrameType,
@@ -122,7 +123,7 @@ class H3Core:
         if size > self._peer_field_section_size:
             raise LocalProtocolError(f"the fields count {size} bytes, the peer takes {self._peer_field_section_size}")
         block = self._qpack.encode_small(fields) if size <= SMALL_SIZE else None
-        frame = None if block is None else encode_frame(FrameType.HEADERS, block)
+        frame = None if block is None else encode_frame(HEADERS, block)
         return Section(fields, size, frame, asks_head=fields[:1] == [(b":method", b"HEAD")])
 
     def send_section(self, stream_id: int, section: Section) -> bytes:
@@ -131,7 +132,7 @@ class H3Core:
             self._heads_asked.add(stream_id)
         if section.frame is not None:
             return section.frame
-        return encode_frame(FrameType.HEADERS, self._qpack.encode(stream_id, section.fields))
+        return encode_frame(HEADERS, self._qpack.encode(stream_id, section.fields))
 
     def send_goaway(self, stream_id: int) -> None:
         """Announce that no request from `stream_id` on is taken (RFC 9114 §5.2); a server's word only."""

@@ -16,7 +16,7 @@ from a2al_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import Head, MessageData, MessageEnd, RequestEvent, Trailers
 from a2al_trio.h3.fields import Field, RequestHead, ResponseHead
-from a2al_trio.h3.frames import FrameType, frame_header
+from a2al_trio.h3.frames import DATA, frame_header
 from a2al_trio.h3.memo import Section
 from a2al_trio.quic import QuicStream
 
@@ -181,7 +181,7 @@ class _Exchange(Generic[HeadT]):
         data: Buffer = frames
         try:
             if size := len(content):
-                data = frames + frame_header(FrameType.DATA, size)
+                data = frames + frame_header(DATA, size)
                 if size <= JOINED_SIZE:
                     data += content
                 else:

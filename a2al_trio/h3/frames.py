@@ -10,6 +10,8 @@ from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.quic.varint import VarintError, decode_varint, encode_varint
 
 __all__ = [
+    "DATA",
+    "HEADERS",
     "Frame",
     "FrameParser",
     "FrameType",
@@ -35,6 +37,8 @@ class FrameType(enum.IntEnum):
     MAX_PUSH_ID = 0xD
 
 
+DATA, HEADERS = int(FrameType.DATA), int(FrameType.HEADERS)
+"""Plain numbers for what is done with every message; to look up a member of an enum takes several times as long."""
 HTTP2_FRAMES = (0x2, 0x6, 0x8, 0x9)
 """Types that HTTP/2 has and HTTP/3 forbids (RFC 9114 §7.2.8)."""
 
@@ -63,8 +67,8 @@ class Frame(NamedTuple):
 
 def frame_header(kind: int, size: int) -> bytes:
     """Return what comes before a payload of `size` bytes."""
-    if kind < 0x40 and size < 0x40:
-        return bytes((kind, size))
+    if kind < 0x40 and size < 0x4000:
+        return bytes((kind, size) if size < 0x40 else (kind, 0x40 | size >> 8, size & 0xFF))
     return encode_varint(kind) + encode_varint(size)
 
 
@@ -75,7 +79,7 @@ def split_message(data: bytes) -> tuple[bytes, bytes | None] | None:
     `FrameParser` takes everything.
     """
     try:
-        if data[0] != FrameType.HEADERS:
+        if data[0] != HEADERS:
             return None
         size, offset = data[1], 2
         if size >= 0x40:
@@ -84,7 +88,7 @@ def split_message(data: bytes) -> tuple[bytes, bytes | None] | None:
         offset += size
         if offset == len(data):
             return block, None
-        if data[offset] != FrameType.DATA:
+        if data[offset] != DATA:
             return None
         size, offset = data[offset + 1], offset + 2
         if size >= 0x40:
@@ -185,8 +189,8 @@ class FrameParser:
                     return None
                 self._offset += len(chunk)
                 self._remaining -= len(chunk)
-                if self._streamed == FrameType.DATA:
-                    return Frame(FrameType.DATA, chunk)
+                if self._streamed == DATA:
+                    return Frame(DATA, chunk)
                 continue
             if self._offset == len(self._data):
                 self._data, self._offset = b"", 0  # what was given out need not be kept
@@ -210,5 +214,5 @@ class FrameParser:
                 self._offset = offset + size
                 return Frame(kind, self._data[offset : offset + size])
             self._offset, self._remaining, self._streamed = offset, size, kind
-            if kind == FrameType.DATA and not size:
+            if kind == DATA and not size:
                 return Frame(kind, b"")  # empty, but it has to stand in its place

@@ -8,7 +8,7 @@ from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import MessageData, MessageEnd, RequestEvent, Trailers
 from a2al_trio.h3.fields import Field, Malformed, ResponseHead, check_fields
-from a2al_trio.h3.frames import HTTP2_FRAMES, FrameParser, FrameType, split_message
+from a2al_trio.h3.frames import DATA, HTTP2_FRAMES, FrameParser, FrameType, split_message
 from a2al_trio.h3.memo import HeadMemo, KnownHead
 from a2al_trio.h3.qpack import Qpack
 
@@ -120,7 +120,7 @@ class MessageReceiver:
             raise H3Error(ErrorCode.EXCESSIVE_LOAD, "too much waits for a field section", self._stream_id)
         content: list[bytes] = []
         while not self._blocked and (frame := self._parser.next_frame()) is not None:
-            if frame.kind == FrameType.DATA:
+            if frame.kind == DATA:
                 self._check_data(frame.payload)
                 content.append(frame.payload)
             else:
