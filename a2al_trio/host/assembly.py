@@ -66,7 +66,7 @@ async def open_host(
     """
     settings = config or HostConfig()
     if bootstrap is not None:
-        settings = attrs.evolve(settings, bootstrap=tuple(bootstrap))
+        settings = attrs.evolve(settings, bootstrap=bootstrap)
     network = SystemNetwork()
     async with (
         _open_own_mux(settings, network, identity) as mux,

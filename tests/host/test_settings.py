@@ -10,9 +10,10 @@ import attrs
 import pytest
 
 from a2al_trio.errors import ConfigurationError
-from a2al_trio.host import HostConfig
+from a2al_trio.host import HostConfig, open_host
 from a2al_trio.host.settings import SETTINGS, decode_config, load_config
 from a2al_trio.ice.servers import HmacCredentials, RestCredentials, StaticCredentials
+from a2al_trio.identity import Identity
 
 REFERENCE_FILE = """
 listen_addr = ":4121"
@@ -181,3 +182,9 @@ def test_what_python_gives_is_checked_as_well(wrong: dict[str, Any], said: str) 
 def test_lists_and_path_texts_are_taken() -> None:
     config = HostConfig(bootstrap=["192.0.2.1:4121"], data_dir="/var/lib/a2al")
     assert (config.bootstrap, config.data_dir) == (("192.0.2.1:4121",), Path("/var/lib/a2al"))
+
+
+async def test_a_node_to_join_through_is_one_of_a_list() -> None:
+    with pytest.raises(ConfigurationError, match=r"a list of texts belongs .* write \['192.0.2.1:4121'\]"):
+        async with open_host(Identity.from_seed(bytes(32)), bootstrap="192.0.2.1:4121"):
+            pass
