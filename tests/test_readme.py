@@ -46,6 +46,22 @@ async def test_connect_and_accept_snippets(no_leaks: None) -> None:
             nursery.cancel_scope.cancel()
 
 
+async def test_http_snippet(no_leaks: None) -> None:
+    readme = snippets()
+    loopback = HostConfig(listen="127.0.0.1:0", fallback_host="127.0.0.1")
+    with trio.fail_after(20):
+        async with (
+            open_host(Identity.generate(os.urandom), loopback) as callee,
+            open_host(Identity.generate(os.urandom), loopback, bootstrap=[str(callee.dht_address)]) as caller,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(readme["serve_app"], callee)
+            while not await caller.find_records(callee.address):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert await readme["ask_who_i_am"](caller, callee.address) == str(caller.address)
+            nursery.cancel_scope.cancel()
+
+
 def authority_and_leaf(host: str) -> tuple[bytes, Credentials]:
     """A root certificate (PEM), and credentials it vouches for."""
     now = datetime.datetime.now(tz=datetime.UTC)
