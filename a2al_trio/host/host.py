@@ -395,6 +395,8 @@ class Host:
         A service that does not accept within 5 s is said to the caller by resetting the stream with 0x43, so that it
         can be told from an empty answer (spec 04 §17 D21).
         """
+        if len(service) != 2:  # a text, most likely
+            raise ConfigurationError(f'serve_tcp takes host and port, as in ("127.0.0.1", 8000), not {service!r}')
         await self.serve(partial(answer_from_tcp, service=service), task_status=task_status)
 
     async def forward_tcp(

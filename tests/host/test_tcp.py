@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -130,6 +131,13 @@ async def test_a_service_that_is_down_is_said() -> None:
                 await stream.receive_some()
             assert caught.value.code == 0x43
         nursery.cancel_scope.cancel()
+
+
+async def test_a_service_is_given_as_host_and_port() -> None:
+    text: Any = "127.0.0.1:8000"
+    async with open_loopback_hosts() as (callee, _):
+        with pytest.raises(ConfigurationError, match=r'as in \("127.0.0.1", 8000\)'):
+            await callee.serve_tcp(text)
 
 
 @pytest.mark.parametrize(("token", "admitted"), [("ticket", True), ("wrong", False), ("", False)])
