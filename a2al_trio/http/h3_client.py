@@ -37,10 +37,10 @@ async def send_request(connection: AgentConnection, request: httpx.Request, *, t
     That is NotProcessed for a request which may be sent again whatever its method.
     """
     limits: dict[str, float | None] = request.extensions.get("timeout", {})
-    client: H3Client = await connection.session(open_h3_client)
     exchange: ClientExchange | None = None
     try:
         with _as_httpx(request, writing=True), _limit(request, limits.get("write"), httpx.WriteTimeout, "took nothing"):
+            client: H3Client = await connection.session(open_h3_client)
             content = _small_content(request)
             exchange = await client.request(_head(request, token), content or b"", end=content is not None)
             if content is None:

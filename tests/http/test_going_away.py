@@ -15,6 +15,7 @@ from a2al_trio.errors import Refused
 from a2al_trio.h3 import ErrorCode, H3Server, ResponseHead, ServerExchange, open_h3_server
 from a2al_trio.host import Host, WebConnection
 from a2al_trio.http.asgi import Receive, Scope, Send
+from a2al_trio.http.h3_client import send_request
 from a2al_trio.testing import open_simnet
 from tests.http.world import CALLEE, open_hosts
 
@@ -267,6 +268,17 @@ async def test_a_client_is_told_that_its_own_host_was_closed(autojump_clock: Clo
                 assert (await client.post(url)).status_code == 200
         await expect_the_end(client, "/")
         await client.aclose()
+
+
+async def test_a_connection_of_a_closed_host_takes_no_request(autojump_clock: Clock) -> None:
+    async with open_simnet(seed=3) as net, trio.open_nursery() as nursery:
+        async with open_hosts(net) as (callee, caller):
+            await nursery.start(run_cancellable, partial(callee.serve_asgi, work))
+            connection = await caller.http_pool.get(CALLEE.address)
+            nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True), pytest.raises(httpx.WriteError) as told:
+            await send_request(connection, httpx.Request("GET", f"a2al://{CALLEE.address}/"), token="")
+        assert isinstance(told.value.__cause__, trio.ClosedResourceError)
 
 
 async def run_cancellable(
