@@ -12,8 +12,9 @@ from a2al_trio.errors import LocalProtocolError
 from a2al_trio.h3 import ErrorCode, H3Config, H3Core, H3Error, RequestHead, ResponseHead
 from a2al_trio.h3.core import StreamType
 from a2al_trio.h3.events import GoAway, Head, MessageData, MessageEnd, RequestEvent, Trailers, Unblocked, Unwanted
-from a2al_trio.h3.frames import FrameType, decode_settings, encode_frame, encode_settings
+from a2al_trio.h3.frames import FrameType, decode_settings, encode_frame, encode_settings, frame_header
 from a2al_trio.h3.qpack import count_field_lines
+from a2al_trio.quic.varint import encode_varint
 
 CONTROL, ENCODER, DECODER = 2, 6, 10
 """Unidirectional streams of the peer in these tests."""
@@ -343,6 +344,11 @@ def test_any_bytes_on_any_stream_give_events_or_the_one_error(
 def test_a_block_is_counted_or_refused(block: bytes) -> None:
     with suppress(H3Error):
         assert count_field_lines(block) <= len(block)
+
+
+@given(kind=st.integers(0, 0x100), size=st.integers(0, 0x5000))
+def test_a_frame_header_is_two_integers(kind: int, size: int) -> None:
+    assert frame_header(kind, size) == encode_varint(kind) + encode_varint(size)
 
 
 @given(payload=st.binary(max_size=40))
