@@ -19,6 +19,8 @@ from a2al_trio.quic.errors import PacketDecodeError, TransportErrorCode
 from a2al_trio.quic.events import QuicEvent
 from a2al_trio.quic.frames import encode_connection_close
 from a2al_trio.quic.packet import (
+    FIXED_BIT,
+    MIN_INITIAL_SIZE,
     Invariants,
     LongHeader,
     PacketType,
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["QuicEndpointCore"]
 
-MIN_INITIAL_SIZE = 1200
 MAX_STATELESS = 64
 """Answers without state that wait to be sent; more are dropped."""
 
@@ -131,7 +132,7 @@ class QuicEndpointCore:
             return
         cid_end = self._cid_end
         if len(data) <= size:
-            connection = None if data[0] & 0x80 else self._by_cid.get(bytes(data[1:cid_end]))
+            connection = self._by_cid.get(bytes(data[1:cid_end])) if data[0] & 0xC0 == FIXED_BIT else None
             if connection is not None and len(data) >= MIN_RESET_SIZE:
                 self._deliver(connection, data, batch, now)
             else:
@@ -167,6 +168,8 @@ class QuicEndpointCore:
             return
         if datagram[0] & 0x80:
             self._receive_long(datagram, batch, now)
+            return
+        if not datagram[0] & FIXED_BIT:
             return
         connection = self._by_cid.get(bytes(datagram[1 : 1 + self.config.connection_id_length]))
         if connection is None:

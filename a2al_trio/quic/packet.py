@@ -12,7 +12,9 @@ from a2al_trio.quic.packet_crypto import TAG_SIZE, VERSION_1, VERSION_2, retry_i
 from a2al_trio.quic.varint import VarintError, decode_varint, encode_varint
 
 __all__ = [
+    "FIXED_BIT",
     "MAX_CID_SIZE",
+    "MIN_INITIAL_SIZE",
     "Invariants",
     "LongHeader",
     "PacketType",
@@ -35,6 +37,8 @@ MAX_CID_SIZE = 20
 
 LONG_HEADER = 0x80
 FIXED_BIT = 0x40
+MIN_INITIAL_SIZE = 1200
+"""Datagrams with Initial packets have at least so many bytes (RFC 9000 §14.1)."""
 
 Buffer = bytes | bytearray | memoryview
 

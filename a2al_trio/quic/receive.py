@@ -11,6 +11,8 @@ from a2al_trio.quic.errors import PacketDecodeError, QuicTransportError, Transpo
 from a2al_trio.quic.frame_handlers import FrameHandlers, PacketContext
 from a2al_trio.quic.frames import FrameContext
 from a2al_trio.quic.packet import (
+    FIXED_BIT,
+    MIN_INITIAL_SIZE,
     LongHeader,
     PacketType,
     decode_invariants,
@@ -58,6 +60,8 @@ class Receiver:
         while start < len(data):
             if not data[start] & 0x80:
                 # A short header packet is always the last (RFC 9000 §12.2).
+                if not data[start] & FIXED_BIT:
+                    return genuine
                 return self.receive_short(data[start:], now=now, path=path, ecn=ecn) or genuine
             try:
                 invariants = decode_invariants(data, start)
@@ -97,6 +101,8 @@ class Receiver:
         if space.discarded or not connection.establishment.accepts_source(header):
             return False
         if header.packet_type is PacketType.INITIAL:
+            if not connection.is_client and len(data) < MIN_INITIAL_SIZE:
+                return False
             keys = connection.handshake.initial_keys_for(header.version)
         elif header.version != connection.version:
             return False

@@ -12,7 +12,7 @@ from a2al_trio.net.datagram import Transmit
 from a2al_trio.quic.app_frames import ApplicationFrames, PacketContent, add_ack, add_crypto
 from a2al_trio.quic.errors import TransportErrorCode
 from a2al_trio.quic.frames import encode_connection_close
-from a2al_trio.quic.packet import PacketType, encode_long_header, packet_number_size
+from a2al_trio.quic.packet import MIN_INITIAL_SIZE, PacketType, encode_long_header, packet_number_size
 from a2al_trio.quic.packet_builder import BUFFER_SIZE, MAX_SEGMENTS, mask_long_header, stream_packet_struct
 from a2al_trio.quic.packet_crypto import TAG_SIZE
 from a2al_trio.quic.paths import MIN_DATAGRAM
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from a2al_trio.quic.stream import SendHalf
 
 __all__ = ["Transmitter"]
-
-MIN_INITIAL_SIZE = 1200
-"""Datagrams with Initial packets are padded to this (RFC 9000 §14.1)."""
 
 SMALL_OFFSET = 1 << 30
 PACKET_TYPES = {

@@ -82,6 +82,39 @@ def test_a_client_cannot_send_a_server_to_its_own_machine() -> None:
 # What must be dropped unseen
 
 
+@pytest.mark.parametrize(("size", "heard"), [(1199, 0), (1200, 1)])
+def test_a_server_drops_initial_packets_in_small_datagrams(size: int, heard: int) -> None:
+    # RFC 9000 §14.1: also those of a connection it knows.
+    pair = Pair()
+    client = pair.connect()
+    pair.flush(pair.client)
+    datagram, content = bytearray(), PacketContent(1200)
+    content.add(b"\x01")
+    client.transmitter._seal_long(datagram, client.spaces[0], content, pair.now, pad_to=size)
+    assert len(datagram) == size
+    pair.run(lambda: bool(pair.server.core.connections), seconds=0.01)
+    (server,) = pair.server.core.connections
+    before = server.intake.packets
+    deliver(pair, pair.server, datagram, CLIENT)
+    assert server.intake.packets - before == heard
+
+
+def test_a_short_header_without_the_fixed_bit_is_dropped() -> None:
+    # RFC 9000 §17.3.1
+    pair = Pair()
+    client, server = pair.handshake()
+    pair.run(seconds=1)
+    header = bytes((0x03,)) + client.paths.current.peer_cid + client.application.take_number().to_bytes(4, "big")
+    keys, number = client.one_rtt.send, client.application.next_number - 1  # type: ignore[union-attr]
+    sealed = keys.seal(number, header, b"\x01" + bytes(40))
+    mask = keys.masks(sealed[:16])
+    first, truncated = header[0] ^ mask[0] & 0x1F, int.from_bytes(header[-4:], "big") ^ int.from_bytes(mask[1:5], "big")
+    packet = bytes((first,)) + header[1:-4] + truncated.to_bytes(4, "big") + sealed
+    before = server.intake.packets
+    deliver(pair, pair.server, packet, CLIENT)
+    assert server.intake.packets == before
+
+
 def test_a_second_retry_is_ignored_and_so_is_one_after_the_server_spoke() -> None:
     pair = Pair(config=QuicConfig(retry=RetryPolicy.ALWAYS), client_config=QuicConfig())
     client = pair.connect()
