@@ -65,6 +65,9 @@ class MuxPlane:
             raise trio.ClosedResourceError("this plane is closed")
         return self._take()
 
+    receive_first = receive
+    """Planes are handed whole batches anyway."""
+
     def interrupt(self) -> None:
         """See `InterruptibleSocket`."""
         self._wake()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -96,8 +97,15 @@ class UdpSocket:
 
     # --- receiving
 
-    async def receive(self) -> list[Received]:
+    def receive(self) -> Coroutine[Any, Any, list[Received]]:
         """See `DatagramSocket`."""
+        return self._receive(MAX_READS)
+
+    def receive_first(self) -> Coroutine[Any, Any, list[Received]]:
+        """See `InterruptibleSocket`."""
+        return self._receive(1)
+
+    async def _receive(self, reads: int) -> list[Received]:
         if self._buffer is None:
             self._buffer = ReceiveBuffer()
         while True:
@@ -108,7 +116,7 @@ class UdpSocket:
                     raise
                 return []  # interrupted
             self._buffer.used = 0
-            if batch := self.read_nowait(self._buffer):
+            if batch := self.read_nowait(self._buffer, reads):
                 return batch
 
     def interrupt(self) -> None:
@@ -127,15 +135,15 @@ class UdpSocket:
         else:
             await trio.lowlevel.wait_readable(self._sock)
 
-    def read_nowait(self, buffer: ReceiveBuffer) -> list[Received]:
-        """See `BufferedSocket`."""
+    def read_nowait(self, buffer: ReceiveBuffer, reads: int = MAX_READS) -> list[Received]:
+        """See `BufferedSocket`; `reads` is the most that are made."""
         if self._closed:
             raise trio.ClosedResourceError("this socket is closed")
         batch: list[Received] = []
         view, used, last_start = buffer.view, buffer.used, buffer.size - MAX_READ
         sources, arrivals, has_control = self._sources, self._arrivals, self._has_control
-        self._saturated = True
-        for _ in range(MAX_READS):
+        self._saturated = reads > 1
+        for _ in range(reads):
             if used > last_start:
                 break
             try:

@@ -89,6 +89,8 @@ class SimSocket:
             batch.append(self._received(run, memoryview(data)))
         return batch
 
+    receive_first = receive
+
     def interrupt(self) -> None:
         """See `InterruptibleSocket`."""
         self._interrupted = self._receiving

@@ -65,3 +65,15 @@ async def test_an_interrupted_reader_returns_with_nothing_and_can_read_again(
         near.close()
         with pytest.raises(trio.ClosedResourceError):
             await near.receive()
+
+
+async def test_one_read_is_enough_for_those_who_expect_one_datagram() -> None:
+    async with real() as (near, far, address):
+        for text in (b"one", b"two"):
+            far.send_nowait(Transmit(text, 3, address))
+        for text in (b"one", b"two"):
+            [received] = await near.receive_first()
+            assert bytes(received.data) == text
+        with trio.move_on_after(0) as scope:
+            await near.receive_first()
+        assert scope.cancelled_caught, "and then it waits"

@@ -7,7 +7,7 @@ stands in until some task waits again. Where many wait the endpoint's task reads
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -15,6 +15,9 @@ from a2al_trio.net.datagram import DatagramSocket, InterruptibleSocket, Received
 from a2al_trio.quic.driver.wakeup import Wakeup
 
 __all__ = ["Reading"]
+
+LITTLE = 1500
+"""Bytes of a lone datagram after which another one is expected."""
 
 
 class Reading:
@@ -28,17 +31,20 @@ class Reading:
     """
 
     __slots__ = (
-        "_failure", "_follow_up", "_interrupt", "_relief", "_resumed", "_socket", "_take", "_taking", "is_free",
-        "reader", "relief_due",
+        "_expects_little", "_failure", "_follow_up", "_interrupt", "_receive", "_receive_first", "_relief", "_resumed",
+        "_take", "_taking", "is_free", "reader", "relief_due",
     )  # fmt: skip
 
     def __init__(
         self, socket: DatagramSocket, take: Callable[[list[Received]], int], follow_up: Callable[[], object]
     ) -> None:
-        self._socket = socket
+        self._receive = self._receive_first = socket.receive
         self._take = take
         self._follow_up = follow_up
-        self._interrupt = socket.interrupt if isinstance(socket, InterruptibleSocket) else None
+        self._interrupt: Callable[[], None] | None = None
+        if isinstance(socket, InterruptibleSocket):
+            self._interrupt, self._receive_first = socket.interrupt, socket.receive_first
+        self._expects_little = False
         self.is_free = False
         """Whether a task that is about to wait should call `read_until_resumed`."""
         self.reader: trio.lowlevel.Task | None = None
@@ -58,7 +64,7 @@ class Reading:
                 self.relief_due = False
                 self._follow_up()
             self.is_free = False
-            if self.reader is None and await self._read() == 1 and self._interrupt is not None:
+            if self.reader is None and await self._read(self._receive) == 1 and self._interrupt is not None:
                 # The task that was woken runs before or after this one in the next tick; if it waits again, it reads.
                 self.is_free = True
                 await trio.lowlevel.checkpoint()
@@ -75,7 +81,7 @@ class Reading:
         woken = 0
         try:
             while not self._resumed and self._failure is None:
-                woken = await self._read()
+                woken = await self._read(self._receive_first if self._expects_little else self._receive)
                 if woken and not self._resumed:
                     break  # it is others who have something to do: they read when they wait again
         except trio.Cancelled as cancelled:
@@ -99,11 +105,14 @@ class Reading:
         if not self._taking and self._interrupt is not None:
             self._interrupt()
 
-    async def _read(self) -> int:
+    async def _read(self, receive: Callable[[], Awaitable[list[Received]]]) -> int:
         try:
-            batches = await self._socket.receive()
+            batches = await receive()
+            if not batches:
+                return 0  # interrupted
+            self._expects_little = len(batches) == 1 and len(batches[0].data) <= LITTLE
             self._taking = True
-            return self._take(batches) if batches else 0
+            return self._take(batches)
         except trio.Cancelled:
             raise
         except BaseException as error:
