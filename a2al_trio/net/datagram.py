@@ -84,7 +84,7 @@ class InterruptibleSocket(DatagramSocket, Protocol):
     """A socket that tasks can take turns in reading, since whoever reads can be told to stop."""
 
     async def receive_first(self) -> list[Received]:
-        """As `receive`, but content with one read: for those who expect one datagram, and need not hear of no second."""
+        """As `receive`, but content with one read: for those who expect one datagram and no second."""
 
     def interrupt(self) -> None:
         """Let a task that is in `receive` return now, with an empty list if nothing has arrived."""
