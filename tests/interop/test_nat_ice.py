@@ -12,6 +12,7 @@ import trio
 
 from a2al_trio.dht import PeerUnreachable
 from a2al_trio.errors import ConnectError
+from a2al_trio.host import Host
 from a2al_trio.identity import Address, Identity
 from tests.host.nat_world import ask, echo
 from tests.interop.beside import run_beside
@@ -46,6 +47,26 @@ async def test_ours_meet_ours(open_nat_lab: OpenNatLab, tmp_path: Path) -> None:
                 assert await ask(connection, b"hello") == b"hello"
             nursery.cancel_scope.cancel()
 
+    async def meet_both(world: NatWorld) -> None:
+        """They call each other at once, at a hub that pairs any two."""
+
+        async def call(caller: Host, callee: Host) -> None:
+            began = trio.current_time()
+            async with caller.connect(callee.address) as connection:
+                print(f"{world.kinds}, both at once: {trio.current_time() - began:.3f} s {connection.path}")
+                assert await ask(connection, b"hello") == b"hello"
+                assert trio.current_time() - began < 5
+                await trio.sleep(2)
+
+        async with world.host("a") as a, world.host("b") as b, trio.open_nursery() as nursery:
+            for host in (a, b):
+                await nursery.start(host.serve, echo)
+            world.let_them_meet()
+            async with trio.open_nursery() as calls:
+                calls.start_soon(call, a, b)
+                calls.start_soon(call, b, a)
+            nursery.cancel_scope.cancel()
+
     async def fail_to_meet(world: NatWorld) -> None:
         async with world.host("a") as a, world.host("b") as b, trio.open_nursery() as nursery:
             await nursery.start(b.serve, echo)
@@ -57,13 +78,13 @@ async def test_ours_meet_ours(open_nat_lab: OpenNatLab, tmp_path: Path) -> None:
             assert trio.current_time() - began < 10
             nursery.cancel_scope.cancel()
 
-    cases = {pair: meet for pair in PAIRS} | {("symmetric", "symmetric"): fail_to_meet}
+    cases = {f"{caller} calls {callee}": (caller, callee, meet) for caller, callee in PAIRS}
+    cases["symmetric calls symmetric"] = "symmetric", "symmetric", fail_to_meet
+    cases["both call"] = "port_restricted", "port_restricted", meet_both
     await run_beside(
         {
-            f"{caller} calls {callee}": partial(
-                in_a_world, open_nat_lab, tmp_path / f"{caller}-{callee}", caller, callee, case
-            )
-            for (caller, callee), case in cases.items()
+            name: partial(in_a_world, open_nat_lab, tmp_path / str(number), *world)
+            for number, (name, world) in enumerate(cases.items())
         }
     )
 
