@@ -16,6 +16,7 @@ from typing import Protocol
 import trio
 
 from a2al_trio.dht import Dht, Observation, PeerSilent
+from a2al_trio.errors import ConfigurationError
 from a2al_trio.host.candidates import Candidate, Candidates, is_publishable
 from a2al_trio.host.config import HostConfig
 from a2al_trio.identity import Identity, NodeId
@@ -267,9 +268,16 @@ class Surroundings:
         self._look_at_interfaces()
         async with open_tasks() as nursery:
             for ipv6 in (False, True)[: 1 + self._mux.dht.local_address.is_ipv6]:
-                nursery.start_soon(self._probe_family, ipv6)
+                nursery.start_soon(self._try_family, ipv6)
         if (self.nat_type, self.ipv6_reachable) != before:
             self._tell_change()
+
+    async def _try_family(self, ipv6: bool) -> None:
+        try:
+            await self._probe_family(ipv6)
+        except (ConfigurationError, OSError) as error:
+            # No file is left to open, or the address has just gone: the next probe may do better.
+            logger.warning("no socket to probe our network with: %s", error)
 
     async def _probe_family(self, ipv6: bool) -> None:
         """Probe the NAT of our IPv4 traffic, or the firewall of our IPv6 traffic."""

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from a2al_trio.dht import Dht, Observation, open_dht
+from a2al_trio.errors import ConfigurationError
 from a2al_trio.host import Host, HostConfig
 from a2al_trio.host.network import PROBE_INTERVAL, Surroundings
 from a2al_trio.identity import Address, NodeId
@@ -72,6 +73,22 @@ async def open_world(
         await stack.enter_async_context(surroundings.open(dht, fingerprint=lambda: world.fingerprint))
         await dht.bootstrapped()
         yield world
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ConfigurationError("this address is gone")])
+async def test_a_probe_that_gets_no_socket_is_left_out(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_network: SimNetwork, _host: str) -> DatagramSocket:
+        raise error
+
+    async with open_world(Nat.full_cone()) as world:
+        monkeypatch.setattr(SimNetwork, "bind", fail)
+        await trio.sleep(30)
+        assert world.surroundings.sense.reachable(trio.current_time()) is None
+        monkeypatch.undo()
+        await trio.sleep(PROBE_INTERVAL)
+        assert world.surroundings.sense.reachable(trio.current_time()) is True
 
 
 @pytest.mark.parametrize(
