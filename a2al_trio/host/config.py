@@ -61,6 +61,7 @@ def agent_quic_config() -> QuicConfig:
         max_bidirectional_streams=100,
         max_unidirectional_streams=10,
         initial_udp_payload_size=1280,
+        ack_frequency=False,  # a transport parameter more than spec 04 §3.1 knows
     )
 
 

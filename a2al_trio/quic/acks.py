@@ -12,7 +12,7 @@ MAX_RANGES = 256
 """Ranges kept; below the lowest, packets count as seen (RFC 9000 §13.2.3 lets us drop old ranges)."""
 
 ELICITING_THRESHOLD = 2
-"""Ack-eliciting packets after which an ACK is due at once (RFC 9000 §13.2.2)."""
+"""Ack-eliciting packets after which an ACK is due at once, unless the peer wants another number (RFC 9000 §13.2.2)."""
 
 RECENTLY = 0.2
 """The share of `max_delay` within which an ACK counts as sent recently."""
@@ -35,12 +35,17 @@ class AckTracker:
     received: RangeSet = attrs.field(factory=RangeSet, init=False)
     largest: int = attrs.field(default=-1, init=False)
     largest_at: float = attrs.field(default=0.0, init=False)
+    threshold: int = attrs.field(default=ELICITING_THRESHOLD, init=False)
+    reordering: int = attrs.field(default=1, init=False)
+    """How far behind the largest a missing packet is when the peer wants to know at once; 0 is never."""
     floor: int = attrs.field(default=0, init=False)
     due_at: float = attrs.field(default=float("inf"), init=False)
     ecn_counts: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0], init=False)
     _eliciting: int = attrs.field(default=0, init=False)
     _acked_at: float = attrs.field(default=float("-inf"), init=False)
     _prompt_left: int = attrs.field(default=0, init=False)
+    _has_gap: bool = attrs.field(default=False, init=False)
+    _reported: int = attrs.field(default=-1, init=False)
 
     def is_duplicate(self, number: int) -> bool:
         """Whether the packet was seen before, or is too old to tell."""
@@ -60,16 +65,39 @@ class AckTracker:
         if eliciting:
             self._eliciting += eliciting
             # Reordering, loss and congestion marks are news the sender waits for (RFC 9000 §13.2.1).
-            if not in_order or ecn == 3:
-                self._prompt_left = PROMPT_PACKETS
+            if ecn == 3 or ((self._has_gap or not in_order) and self._is_gap_due()):
                 self.due_at = now
-            elif self._eliciting >= ELICITING_THRESHOLD:
+                if self.reordering == 1:
+                    self._prompt_left = PROMPT_PACKETS
+            elif self._eliciting >= self.threshold:
                 self.due_at = now
             else:
                 delay = min(self.max_delay, PROMPT_DELAY) if self._prompt_left > 0 else self.max_delay
                 self.due_at = min(self.due_at, now + delay)
             if self._prompt_left > 0:
                 self._prompt_left -= eliciting
+
+    def _is_gap_due(self) -> bool:
+        """Whether what is missing is news for a peer that puts up with `reordering` (ack-frequency-11 §6.2)."""
+        if self.reordering <= 1:
+            return self.reordering == 1
+        # What lies that far below the last ACK is known to the peer as lost.
+        missing, known = -1, self._reported - self.reordering
+        above = self.largest + 1
+        for start, stop in reversed(self.received):
+            if above <= known + 1:
+                break
+            if stop < above:
+                missing = max(stop, known + 1)
+            above = start
+        self._has_gap = missing >= 0
+        return missing >= 0 and self.largest - missing >= self.reordering
+
+    def set_frequency(self, *, packets: int, max_delay: float, reordering: int) -> None:
+        """Owe an ACK from now on after so many ack-eliciting packets or seconds, or when that much is reordered."""
+        self.threshold, self.max_delay, self.reordering = packets, max_delay, reordering
+        self._has_gap = False
+        self._prompt_left = 0
 
     def ack_now(self, now: float) -> None:
         """Owe an ACK at once, if there is anything to acknowledge."""
@@ -79,6 +107,7 @@ class AckTracker:
     def on_ack_sent(self, now: float) -> None:
         """An ACK of everything received left."""
         self._acked_at = now
+        self._reported = self.largest
         self.owe_nothing()
 
     def owe_nothing(self) -> None:
@@ -93,7 +122,7 @@ class AckTracker:
         milliseconds, every second one carries it.
         """
         eliciting = self._eliciting
-        return eliciting >= ELICITING_THRESHOLD or (eliciting > 0 and now - self._acked_at >= self.max_delay * RECENTLY)
+        return eliciting >= self.threshold or (eliciting > 0 and now - self._acked_at >= self.max_delay * RECENTLY)
 
     def forget_to(self, largest: int) -> None:
         """The peer knows of our ACK up to `largest`: do not repeat those ranges (RFC 9000 §13.2.4)."""

@@ -106,6 +106,7 @@ class ApplicationFrames:
             or connection.peer_cids.retire_pending
             or connection.datagrams.outgoing
             or connection.tokens_pending
+            or connection.ack_frequency.pending
         ):
             return True
         crypto = connection.application.crypto.send
@@ -155,6 +156,8 @@ class ApplicationFrames:
         if connection.handshake_done_pending and content.room > 1:
             connection.handshake_done_pending = False
             content.add(b"\x1e", Resend(partial(setattr, connection, "handshake_done_pending", True)))
+        if connection.ack_frequency.pending and content.room > 32:
+            connection.ack_frequency.add_frame(content)
         cids = connection.local_cids
         while cids.pending and content.room > 48:
             sequence = cids.pending.pop(0)

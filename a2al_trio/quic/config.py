@@ -23,6 +23,33 @@ __all__ = ["ClientTls", "Credentials", "PeerRejected", "QuicConfig", "RetryPolic
 KIB = 1024
 MIB = 1024 * 1024
 
+_MOST = (1 << 62) - 1
+_LONGEST = 1_000_000_000
+# What settings may be; times in seconds.
+_RANGES: dict[str, tuple[int, int]] = {
+    "idle_timeout": (0, _LONGEST),
+    "handshake_timeout": (0, _LONGEST),
+    "handshake_idle_timeout": (0, _LONGEST),
+    "connection_window": (1, _MOST),
+    "stream_window": (1, _MOST),
+    "max_connection_window": (1, _MOST),
+    "max_stream_window": (1, _MOST),
+    "max_bidirectional_streams": (0, 1 << 60),
+    "max_unidirectional_streams": (0, 1 << 60),
+    "send_buffer": (1, _MOST),
+    "max_datagram_frame_size": (0, _MOST),
+    "datagram_queue": (1, _MOST),
+    "max_udp_payload_size": (1200, 65_527),
+    "initial_udp_payload_size": (1200, 65_507),
+    "max_probed_udp_payload_size": (1200, 65_507),
+    "connection_id_length": (4, 20),
+    "active_connection_id_limit": (2, _MOST),
+    "max_ack_delay": (0, 16),
+    "retry_threshold": (0, _MOST),
+    "max_incoming_handshakes": (0, _MOST),
+    "max_connections": (0, _MOST),
+}
+
 
 class RetryPolicy(enum.Enum):
     """When a server answers a first Initial packet with Retry to validate the address (RFC 9000 §8.1.2)."""
@@ -107,7 +134,10 @@ class QuicConfig:
     """How many connection IDs of the peer we are willing to keep, at least 2."""
 
     max_ack_delay: float = 0.025
-    """The longest we hold back an acknowledgement."""
+    """The longest we hold back an acknowledgement, unless the peer asks for more."""
+
+    ack_frequency: bool = True
+    """Ask for fewer acknowledgements of large windows, and obey a peer that asks (draft-ietf-quic-ack-frequency)."""
 
     congestion: CongestionFactory = Cubic
     """Makes the congestion controller of a path."""
@@ -139,16 +169,13 @@ class QuicConfig:
     def __attrs_post_init__(self) -> None:
         if not self.versions or any(version not in (VERSION_1, VERSION_2) for version in self.versions):
             raise ConfigurationError("QuicConfig.versions: name at least one of VERSION_1 and VERSION_2")
-        if not 1200 <= self.initial_udp_payload_size <= 65_507:
-            raise ConfigurationError("QuicConfig.initial_udp_payload_size must be in 1200..65507")
-        if not 1200 <= self.max_udp_payload_size <= 65_527:
-            raise ConfigurationError("QuicConfig.max_udp_payload_size must be in 1200..65527")
-        if not 4 <= self.connection_id_length <= 20:
-            raise ConfigurationError("QuicConfig.connection_id_length must be in 4..20")
-        if self.active_connection_id_limit < 2:
-            raise ConfigurationError("QuicConfig.active_connection_id_limit must be at least 2")
-        if not 0 <= self.max_ack_delay <= 16:
-            raise ConfigurationError("QuicConfig.max_ack_delay must be in 0..16 seconds")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise ConfigurationError(f"QuicConfig.{name} must be in {least}..{most}, not {value!r}")
+        for name in ("connection_window", "stream_window"):
+            if getattr(self, f"max_{name}") < getattr(self, name):
+                raise ConfigurationError(f"QuicConfig.max_{name} must not be below {name}")
         if self.keep_alive is not None and self.keep_alive <= 0:
             raise ConfigurationError("QuicConfig.keep_alive must be positive, or None to send no PINGs")
         if self.silence_limit is not None and not self.silence_limit >= 1:

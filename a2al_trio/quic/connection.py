@@ -12,11 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from a2al_trio.errors import CloseCause, ConnectionLost, LocalProtocolError
+from a2al_trio.quic.ack_frequency import BULK, AckFrequency
 from a2al_trio.quic.cids import LocalConnectionIds, PeerConnectionIds
 from a2al_trio.quic.config import RetryPolicy
 from a2al_trio.quic.datagrams import DatagramQueues
 from a2al_trio.quic.ending import Ending
-from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError
+from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError, check_code
 from a2al_trio.quic.establish import Establishment
 from a2al_trio.quic.flow import ConnectionFlow, ReceiveWindow
 from a2al_trio.quic.handshake import Handshake
@@ -130,6 +131,7 @@ class QuicConnectionCore:
         self.known_versions = (VERSION_1, VERSION_2)
         self.ack_delay_unit = 8 / 1_000_000
         self.key_updates = KeyUpdates(self)
+        self.ack_frequency = AckFrequency(self)
 
     # Commands
 
@@ -151,6 +153,8 @@ class QuicConnectionCore:
         if self.closed:
             self._check_alive()
         accepted = self.streams.writing.write(stream_id, data, fin=fin)
+        if accepted > BULK and self.ack_frequency.is_quiet:
+            self.ack_frequency.on_bulk()
         self._router.touch(self)
         return accepted
 
@@ -194,11 +198,13 @@ class QuicConnectionCore:
 
     def reset(self, stream_id: int, code: int) -> None:
         """Abandon sending on a stream; nothing happens if that direction is over."""
+        check_code(code)
         self.streams.writing.reset(stream_id, code)
         self._router.touch(self)
 
     def stop(self, stream_id: int, code: int) -> None:
         """Abandon receiving on a stream; nothing happens if that direction is over."""
+        check_code(code)
         self.streams.reading.stop(stream_id, code)
         self._router.touch(self)
 
@@ -264,6 +270,9 @@ class QuicConnectionCore:
 
     def close(self, code: int, reason: str, now: float) -> None:
         """Close with an application error code; at once, and again without effect."""
+        check_code(code)
+        if not isinstance(reason, str):
+            raise LocalProtocolError(f"the reason for closing is a text, not {reason!r}")
         self.ending.close(code, reason, by=CloseCause.LOCAL, is_application=True, now=now)
 
     def lose(self, reason: str, now: float) -> None:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import enum
 
-from a2al_trio.errors import DecodeError, RemoteProtocolError
+from a2al_trio.errors import DecodeError, LocalProtocolError, RemoteProtocolError
 
-__all__ = ["FrameDecodeError", "PacketDecodeError", "QuicTransportError", "TransportErrorCode", "describe_code"]
+__all__ = [
+    "FrameDecodeError",
+    "PacketDecodeError",
+    "QuicTransportError",
+    "TransportErrorCode",
+    "check_code",
+    "describe_code",
+]
+
+MAX_CODE = (1 << 62) - 1
 
 
 class TransportErrorCode(enum.IntEnum):
@@ -31,6 +40,12 @@ class TransportErrorCode(enum.IntEnum):
     NO_VIABLE_PATH = 0x10
     VERSION_NEGOTIATION_ERROR = 0x11
     CRYPTO_ERROR = 0x100
+
+
+def check_code(code: object) -> None:
+    """Refuse what is no application error code (RFC 9000 §20.2) with LocalProtocolError."""
+    if not isinstance(code, int) or not 0 <= code <= MAX_CODE:
+        raise LocalProtocolError(f"application error codes are 0 to 2**62 - 1, not {code!r}")
 
 
 def describe_code(code: int) -> str:

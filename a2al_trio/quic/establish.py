@@ -121,6 +121,10 @@ class Establishment:
         connection = self._connection
         connection.ack_delay_unit = (1 << parameters.ack_delay_exponent) / 1_000_000
         connection.recovery.peer_max_ack_delay = parameters.max_ack_delay_ms / 1000
+        if parameters.min_ack_delay_us is not None and connection.config.ack_frequency:
+            minimum, maximum = parameters.min_ack_delay_us / 1_000_000, parameters.max_ack_delay_ms / 1000
+            connection.ack_frequency.on_offer(minimum=minimum, maximum=maximum)
+            connection.recovery.ack_frequency = connection.ack_frequency
         connection.local_cids.set_limit(parameters.active_connection_id_limit)
         connection.paths.set_peer_limit(parameters.max_udp_payload_size)
         if parameters.stateless_reset_token is not None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from a2al_trio.quic.ack_frame import AckFrame
 from a2al_trio.quic.errors import FrameDecodeError, QuicTransportError, TransportErrorCode
 from a2al_trio.quic.frames import (
+    AckFrequencyFrame,
     ConnectionCloseFrame,
     CryptoFrame,
     DataBlockedFrame,
     DatagramFrame,
     FrameContext,
     HandshakeDoneFrame,
+    ImmediateAckFrame,
     MaxDataFrame,
     MaxStreamDataFrame,
     MaxStreamsFrame,
@@ -124,6 +126,12 @@ class FrameHandlers:
                 window=path.congestion.window, in_flight=path.in_flight,
             )  # fmt: skip
 
+    def _on_ack_frequency(self, frame: AckFrequencyFrame, _context: PacketContext) -> None:
+        self._connection.ack_frequency.on_request(frame)
+
+    def _on_immediate_ack(self, _frame: ImmediateAckFrame, context: PacketContext) -> None:
+        self._connection.ack_frequency.on_immediate(context.now)
+
     def _on_crypto(self, frame: CryptoFrame, context: PacketContext) -> None:
         connection = self._connection
         data = self._space(context).crypto.on_frame(frame.offset, frame.data)
@@ -220,4 +228,6 @@ _HANDLERS: dict[type, Callable[[FrameHandlers, Any, PacketContext], None]] = {
     ConnectionCloseFrame: FrameHandlers._on_connection_close,
     HandshakeDoneFrame: FrameHandlers._on_handshake_done,
     DatagramFrame: FrameHandlers._on_datagram,
+    AckFrequencyFrame: FrameHandlers._on_ack_frequency,
+    ImmediateAckFrame: FrameHandlers._on_immediate_ack,
 }

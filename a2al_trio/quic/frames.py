@@ -16,11 +16,13 @@ from a2al_trio.quic.varint import (
     MAX_VARINT,
     VarintError,
     decode_varint,
+    decode_varints,
     encode_varint,
     encode_varint_row,
 )
 
 __all__ = [
+    "AckFrequencyFrame",
     "ConnectionCloseFrame",
     "CryptoFrame",
     "DataBlockedFrame",
@@ -28,6 +30,7 @@ __all__ = [
     "Frame",
     "FrameContext",
     "HandshakeDoneFrame",
+    "ImmediateAckFrame",
     "MaxDataFrame",
     "MaxStreamDataFrame",
     "MaxStreamsFrame",
@@ -203,6 +206,21 @@ class DatagramFrame:
     data: bytes
 
 
+@attrs.frozen
+class AckFrequencyFrame:
+    """ACK_FREQUENCY (draft-ietf-quic-ack-frequency-11 §4)."""
+
+    sequence: int
+    threshold: int
+    delay_microseconds: int
+    reordering: int
+
+
+@attrs.frozen
+class ImmediateAckFrame:
+    """IMMEDIATE_ACK (draft-ietf-quic-ack-frequency-11 §5)."""
+
+
 Frame = (
     PaddingFrame
     | PingFrame
@@ -225,19 +243,26 @@ Frame = (
     | ConnectionCloseFrame
     | HandshakeDoneFrame
     | DatagramFrame
+    | AckFrequencyFrame
+    | ImmediateAckFrame
 )
 
-_PADDING, _PING, _HANDSHAKE_DONE = PaddingFrame(), PingFrame(), HandshakeDoneFrame()
+_PADDING, _PING, _HANDSHAKE_DONE, _IMMEDIATE_ACK = (
+    PaddingFrame(),
+    PingFrame(),
+    HandshakeDoneFrame(),
+    ImmediateAckFrame(),
+)
 _ZEROS = re.compile(rb"\0*").match
 _Decoded = tuple[Frame, int]
 
 
 class FrameContext:
-    """Which frames a kind of packet may carry (RFC 9000 §12.4, table 3)."""
+    """Which frames a kind of packet may carry (RFC 9000 §12.4, table 3), by the first byte of their type."""
 
     INITIAL = HANDSHAKE = frozenset((0x00, 0x01, 0x02, 0x03, 0x06, 0x1C))
-    ONE_RTT = frozenset((*range(0x1F), 0x30, 0x31))
-    ZERO_RTT = ONE_RTT - {0x02, 0x03, 0x06, 0x07, 0x19, 0x1B, 0x1E}
+    ONE_RTT = frozenset((*range(0x20), 0x30, 0x31, 0x40))
+    ZERO_RTT = ONE_RTT - {0x02, 0x03, 0x06, 0x07, 0x19, 0x1B, 0x1E, 0x1F, 0x40}
 
 
 def _padding(data: bytes, position: int, _type: int) -> _Decoded:
@@ -406,6 +431,18 @@ def _datagram(data: bytes, position: int, frame_type: int) -> _Decoded:
     return DatagramFrame(data[position:]), len(data)
 
 
+def _immediate_ack(_data: bytes, position: int, _type: int) -> _Decoded:
+    return _IMMEDIATE_ACK, position
+
+
+def _two_byte_type(data: bytes, position: int, _type: int) -> _Decoded:
+    """The type began with 0x40: the only one of two bytes that we know is 0xaf."""
+    if data[position : position + 1] != b"\xaf":
+        raise FrameDecodeError("unknown frame type", int.from_bytes(data[position : position + 1], "big"))
+    (sequence, threshold, delay, reordering), position = decode_varints(data, position + 1, 4)
+    return AckFrequencyFrame(sequence, threshold, delay, reordering), position
+
+
 _DECODERS: dict[int, Callable[[bytes, int, int], _Decoded]] = {
     0x00: _padding,
     0x01: _ping,
@@ -431,8 +468,10 @@ _DECODERS: dict[int, Callable[[bytes, int, int], _Decoded]] = {
     0x1C: _connection_close,
     0x1D: _connection_close,
     0x1E: _handshake_done,
+    0x1F: _immediate_ack,
     0x30: _datagram,
     0x31: _datagram,
+    0x40: _two_byte_type,
 }
 
 
@@ -472,7 +511,7 @@ def encode_connection_close(
     code: int, reason: str, *, is_application: bool, frame_type: int = 0, room: int = 1000
 ) -> bytes:
     """Return a CONNECTION_CLOSE frame; the reason is cut to fit into `room`."""
-    text = reason.encode()[: max(0, room - 24)]
+    text = reason.encode(errors="replace")[: max(0, room - 24)]
     head = encode_varints(0x1D, code) if is_application else encode_varints(0x1C, code, frame_type)
     return head + encode_varint(len(text)) + text
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from a2al_trio.quic.ack_frequency import MIN_ACK_DELAY
 from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
 from a2al_trio.quic.packet_crypto import OneRttKeys, PacketKeys, initial_keys, packet_keys
 from a2al_trio.quic.tls import (
@@ -290,6 +291,7 @@ class Handshake:
             retry_source_connection_id=None if is_client else self.retry_cid,
             version_information=VersionInformation(connection.version, available),
             max_datagram_frame_size=config.max_datagram_frame_size,
+            min_ack_delay_us=int(MIN_ACK_DELAY * 1_000_000) if config.ack_frequency else None,
             preferred_address=None if is_client else connection.preferred_address,
         ).encode(grease=grease)
 

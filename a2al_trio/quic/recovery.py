@@ -19,6 +19,7 @@ from a2al_trio.quic.reordering import GivenUp, LossMemory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from a2al_trio.quic.ack_frequency import AckFrequency
     from a2al_trio.quic.paths import Path
     from a2al_trio.quic.qlog import ConnectionObserver
     from a2al_trio.quic.spaces import PacketSpace
@@ -165,6 +166,8 @@ class LossRecovery:
         self.peer_validated_address = not is_client
         self.lost_packets = 0
         self.late_packets = 0
+        self.ack_frequency: AckFrequency | None = None
+        """Set where the peer may be asked to acknowledge less often."""
 
     # Acknowledgement
 
@@ -213,6 +216,8 @@ class LossRecovery:
             target.congestion.on_acked(
                 now, result.size, sent_at=result.newest_sent_at, in_flight=target.in_flight, rtt=target.rtt
             )
+        if self.ack_frequency is not None:
+            self.ack_frequency.on_acked(path)
         return result
 
     @staticmethod

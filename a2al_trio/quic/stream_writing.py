@@ -55,6 +55,8 @@ class StreamWriting:
             if fin and not data and buffer.final:
                 return 0
             raise LocalProtocolError(f"stream {stream_id} has been finished or reset already")
+        if type(data) is memoryview and data.itemsize != 1:
+            data = data.cast("B")
         size = len(data)
         if size:
             room = self._send_buffer - buffer.end + buffer.next_offset

@@ -1,4 +1,5 @@
-"""Transport parameters (RFC 9000 §18; version information: RFC 9368 §3; datagrams: RFC 9221 §3)."""
+"""Transport parameters (RFC 9000 §18; version information: RFC 9368 §3; datagrams: RFC 9221 §3; min_ack_delay:
+draft-ietf-quic-ack-frequency-11 §3)."""
 
 from __future__ import annotations
 
@@ -71,6 +72,8 @@ class TransportParameters:
     version_information: VersionInformation | None = None
     max_datagram_frame_size: int = 0
     """Largest DATAGRAM frame accepted; 0 is none."""
+    min_ack_delay_us: int | None = None
+    """The shortest acknowledgement delay the peer may ask for, in microseconds; None if it may not ask."""
 
     def encode(self, *, grease: tuple[int, bytes] | None = None) -> bytes:
         """Return the bytes of the TLS extension.
@@ -103,7 +106,7 @@ _PREFERRED_ADDRESS: Final = 0x0D
 _VERSION_INFORMATION: Final = 0x11
 
 # number: (field, default, smallest and largest value allowed)
-_INTEGERS: Final[dict[int, tuple[str, int, int, int]]] = {
+_INTEGERS: Final[dict[int, tuple[str, int | None, int, int]]] = {
     0x01: ("max_idle_timeout_ms", 0, 0, MAX_VARINT),
     0x03: ("max_udp_payload_size", 65_527, 1200, MAX_VARINT),
     0x04: ("initial_max_data", 0, 0, MAX_VARINT),
@@ -116,6 +119,7 @@ _INTEGERS: Final[dict[int, tuple[str, int, int, int]]] = {
     0x0B: ("max_ack_delay_ms", 25, 0, (1 << 14) - 1),
     0x0E: ("active_connection_id_limit", 2, 2, MAX_VARINT),
     0x20: ("max_datagram_frame_size", 0, 0, MAX_VARINT),
+    0xFF04DE1B: ("min_ack_delay_us", None, 0, MAX_VARINT),
 }
 # number: (field, smallest and largest length allowed)
 _BYTES: Final[dict[int, tuple[str, int, int]]] = {
@@ -153,7 +157,10 @@ def decode_transport_parameters(data: bytes, *, from_server: bool) -> TransportP
             fields["preferred_address"] = _decode_preferred_address(value)
         elif number == _VERSION_INFORMATION:
             fields["version_information"] = _decode_version_information(value)
-    return TransportParameters(**fields)  # type: ignore[arg-type]  # the tables above hold the fields' own types
+    parameters = TransportParameters(**fields)  # type: ignore[arg-type]  # the tables hold the fields' own types
+    if parameters.min_ack_delay_us is not None and parameters.min_ack_delay_us > parameters.max_ack_delay_ms * 1000:
+        raise TransportParameterError("min_ack_delay is longer than max_ack_delay")
+    return parameters
 
 
 def _append(out: bytearray, number: int, content: bytes) -> None:

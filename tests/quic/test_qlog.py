@@ -50,7 +50,7 @@ def test_frames_are_described_without_their_data() -> None:
 
 def test_a_payload_that_does_not_decode_is_still_logged() -> None:
     log, lines = written()
-    log.packet_received(2.0, 0, 1, b"\x1f", 50)
+    log.packet_received(2.0, 0, 1, b"\x21", 50)
     assert records(lines)[1]["data"]["frames"][0]["frame_type"] == "unknown"  # type: ignore[index]
 
 
