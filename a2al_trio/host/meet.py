@@ -49,6 +49,8 @@ CALLER_REST, CALLEE_REST = 30.0, 60.0
 """Seconds that a path without a connection is kept for the caller's next one; the callee's half notices its end."""
 PATH_LIMIT = 0.5
 """Seconds for a handshake on a path that stands (spec 08 §5.4): callees of old listen there no more."""
+ANSWER_LIMIT = 3.0
+"""Seconds for ICE between two who answer each other; it began when that between the two callers did."""
 PATH_TRIPS = 5
 """The same in round trips, for slow paths: two for the handshake, and one loss."""
 
@@ -70,6 +72,8 @@ class Meetings:
     _paths: KeptPaths = attrs.field(factory=KeptPaths)
     _calls: dict[tuple[Address, Address], PendingCall] = attrs.field(factory=dict)
     """Our calls that have led to nothing yet, by agent and peer."""
+    _answers: dict[tuple[Address, Address], trio.Event] = attrs.field(factory=dict)
+    """Answers to calls, by agent and peer; set when it is known what has come of one."""
 
     def find_path(self, request: CallRequest) -> KeptPath | None:
         """A path that stands and leads to the host that is wanted."""
@@ -130,31 +134,36 @@ class Meetings:
     async def answer(self, call: IncomingCall) -> None:
         """Answer one call and keep its connection until it ends; what goes wrong is the caller's to notice."""
         caller, target = Address.parse(call.caller), Address.parse(call.target)
-        if not call.pairs_by_role and self._is_waiting_at(call.hub, target, caller):
-            # The hub would pair us with us. ICE settles who is who (spec 06 D2).
-            return
+        pair, decided = (target, caller), trio.Event()
+        self._answers[pair] = decided
         try:
             tls = self.tls.dialling(caller, target)
             beside = partial(self._answer_punch, caller, target)
             self.admission.punching[caller] = self._take_node
             async with open_incoming(self.place, call, remote=caller, tls=tls, beside=beside) as meeting:
                 if meeting.is_client:
-                    connection = await self._introduce(meeting.quic, meeting, caller, target)
-                    if not self.admission.hand_over(connection):
-                        connection.close(1, "too many connections")
-                    await connection.wait_closed()
-                    await trio.sleep(GOODBYE)
+                    await self._use_for_call(meeting, caller, target, decided)
                 else:
+                    decided.set()
                     await self.serve_path(meeting, caller, target)
         except A2alError as error:
             logger.debug("call from %s to %s over %s failed: %s", caller, target, call.hub, error)
         finally:
+            decided.set()
+            if self._answers.get(pair) is decided:
+                del self._answers[pair]
             self.admission.punching.pop(caller, None)
 
-    def _is_waiting_at(self, hub: str, local: Address, peer: Address) -> bool:
-        """Whether we are alone in the room of the pair at that hub ourselves, or may be soon."""
+    async def _use_for_call(self, meeting: Meeting, peer: Address, local: Address, decided: trio.Event) -> None:
+        """Our answer met the peer's answer to a call of ours, and ICE has settled that we dial (spec 06 D2)."""
         ours = self._calls.get((local, peer))
-        return self.place.turns.is_waiting(local, peer) and (ours is None or hub in ours.request.hubs)
+        if ours is None:
+            meeting.quic.close(0, "superseded by faster candidate")
+        else:
+            ours.settle_early(await self._introduce(meeting.quic, meeting, peer, local))
+        decided.set()
+        await meeting.quic.wait_closed()
+        await trio.sleep(GOODBYE)
 
     async def serve_path(
         self, meeting: Meeting, caller: Address, local: Address, *, instead: PendingCall | None = None
@@ -164,8 +173,7 @@ class Meetings:
         `instead` is our own call to it that has come out as theirs.
         """
         kept = self._paths.keep(meeting, CALLEE_REST)
-        take_node = self._take_node if instead is None else partial(self._take_node_instead, instead)
-        announced = AdmittedCall(caller=caller, path=lambda: meeting.description, take_node=take_node)
+        announced = AdmittedCall(caller=caller, path=lambda: meeting.description, take_node=self._take_node)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_on_path, kept, meeting.quic, announced)
             nursery.start_soon(self._call_back_over, kept, caller, local, instead)
@@ -228,12 +236,16 @@ class Meetings:
 
     async def _call_back_over(self, kept: KeptPath, peer: Address, local: Address, instead: PendingCall | None) -> None:
         over = partial(self.call_over, kept, peer, local=local)
-        if not await self._call_back(peer, local, over, instead) and instead is not None:
-            instead.repeat(f"{peer} called us at the same time")
+        if await self._call_back(peer, local, over, instead) or instead is None:
+            return
+        answer = self._answers.get((local, peer))
+        if answer is not None:
+            # It may have met the peer's answer to our call. A further call would disturb the two.
+            with trio.move_on_after(ANSWER_LIMIT):
+                await answer.wait()
+        instead.repeat(f"{peer} called us at the same time")
 
-    async def _take_node(
-        self, quic: QuicConnection, caller: Address, *, on_node: Callable[[], object] = lambda: None
-    ) -> QuicStream | None:
+    async def _take_node(self, quic: QuicConnection, caller: Address) -> QuicStream | None:
         """Tell an agent connection from a DHT connection by the first stream, for nothing else does (spec 06 §1).
 
         The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame.
@@ -246,14 +258,8 @@ class Meetings:
                 start = await first.peek(len(ROUTE_MAGIC))
         if start.startswith(ROUTE_MAGIC):
             return first
-        on_node()
         await self.punches.adopt(quic, caller, first)
         return None
-
-    async def _take_node_instead(self, call: PendingCall, quic: QuicConnection, caller: Address) -> QuicStream | None:
-        """In glare the peer is the one who dials, perhaps for DHT messages: see `_take_node`."""
-        again = partial(call.repeat, f"{caller} called our node at the same time")
-        return await self._take_node(quic, caller, on_node=again)
 
     async def _keep_call(self, call: PendingCall) -> None:
         peer = call.request.peer
@@ -282,7 +288,6 @@ class Meetings:
             remote=peer,
             tls=self.tls.dialling(peer, local),
             ready=request.ready,
-            on_met=call.turn.meet,
             on_path=call.note_path,
             beside=partial(self._punch, call),
         ) as meeting:

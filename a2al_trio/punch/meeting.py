@@ -99,16 +99,15 @@ async def open_outgoing(
     remote: Address,
     tls: ClientTls,
     ready: Callable[[], Awaitable[object]] | None = None,
-    on_met: Callable[[], object] = lambda: None,
     on_path: Callable[[], object] = lambda: None,
     beside: Beside | None = None,
 ) -> AsyncIterator[Meeting]:
     """Call agent `remote` as `local` through the first of `hubs` where it answers, and connect.
 
     `tls` are the settings for dialling the peer. What needs no peer is begun at once: our candidates are gathered and
-    the first hub is connected to; the call itself waits for `ready` to return. `on_met` is called when the peer is in
-    the room, `on_path` once ICE has found a path: a reference peer breaks if it is left before the handshake is
-    complete (spec 06 §14 no. 6). Raises `SignalingError`, `IceError`, `ConnectionLost` or `ConnectError`.
+    the first hub is connected to; the call itself waits for `ready` to return. `on_path` is called once ICE has found a
+    path: a reference peer breaks if it is left before the handshake is complete (spec 06 §14 no. 6). Raises
+    `SignalingError`, `IceError`, `ConnectionLost` or `ConnectError`.
     """
 
     @asynccontextmanager
@@ -127,7 +126,6 @@ async def open_outgoing(
                 dial=dial,
             )
             room = await stack.enter_async_context(call)
-            on_met()
             yield room
 
     async with _open_meeting(

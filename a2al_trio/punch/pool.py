@@ -232,7 +232,6 @@ class PunchPool:
                     local=self.node,
                     remote=address,
                     tls=tls,
-                    on_met=turn.meet,
                     on_path=turn.insist,
                 ) as meeting:
                     limit.deadline = math.inf

@@ -22,12 +22,6 @@ class Turn:
     _pair: tuple[Address, Address]
     gives_way: trio.CancelScope | None
     over: trio.Event = attrs.field(factory=trio.Event)
-    is_alone: bool = True
-    """Whether we may be waiting in the room, or be about to."""
-
-    def meet(self) -> None:
-        """The peer is there."""
-        self.is_alone = False
 
     def insist(self) -> None:
         """Give way no longer: a reference peer must not be left between path and handshake (spec 06 §14 no. 6)."""
@@ -45,11 +39,6 @@ class Turns:
     """Who is calling whom, as whom."""
 
     taken: dict[tuple[Address, Address], Turn] = attrs.field(factory=dict)
-
-    def is_waiting(self, local: Address, remote: Address) -> bool:
-        """Whether a call of `remote` as `local` still waits for its partner."""
-        turn = self.taken.get((local, remote))
-        return turn is not None and turn.is_alone
 
     async def take(self, local: Address, remote: Address, *, gives_way: trio.CancelScope | None = None) -> Turn:
         """Wait until nobody calls `remote` as `local`; calls that give way do so for those that do not."""

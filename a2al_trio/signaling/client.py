@@ -20,7 +20,7 @@ from a2al_trio.signaling.frames import Frame, FrameType, decode_frame
 from a2al_trio.signaling.room import room_id
 from a2al_trio.signaling.rotation import SLOTS, Rotation
 from a2al_trio.signaling.urls import callee_url, hub_authority, subscribe_url
-from a2al_trio.signaling.websocket import DIAL_LIMIT, PAIRING_HEADER, Dialer, dial_tcp, open_hub_socket, send_frame
+from a2al_trio.signaling.websocket import DIAL_LIMIT, Dialer, dial_tcp, open_hub_socket, send_frame
 
 __all__ = ["CallHandler", "IncomingCall", "Signaling", "open_signaling"]
 
@@ -39,8 +39,6 @@ class IncomingCall:
     hub: str
     received_at: float = attrs.field(repr=False)
     _dial: Dialer = attrs.field(repr=False)
-    pairs_by_role: bool = False
-    """Whether the hub never pairs two callers, or two sockets of ours: then a call may be answered while we call."""
     _released: bool = attrs.field(default=False, init=False, repr=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False, repr=False)
     _joined: Room | None = attrs.field(default=None, init=False, repr=False)
@@ -215,7 +213,7 @@ class Signaling:
                 self._note_tried(slot)
                 async with trio.open_nursery() as nursery:
                     ends: Sequence[Callable[[], Awaitable[object]]] = (
-                        partial(self._read, socket, hub, PAIRING_HEADER in socket.handshake_headers),
+                        partial(self._read, socket, hub),
                         partial(self._keep_registered, socket, hub, changed),
                         redial.wait,
                     )
@@ -246,14 +244,14 @@ class Signaling:
         except (ConnectionClosed, SignalingError):
             return
 
-    async def _read(self, socket: WebSocketConnection, hub: str, by_role: bool) -> None:
+    async def _read(self, socket: WebSocketConnection, hub: str) -> None:
         try:
             while True:
-                self._take(await socket.get_message(), hub, by_role)
+                self._take(await socket.get_message(), hub)
         except ConnectionClosed:
             return
 
-    def _take(self, message: str | bytes, hub: str, by_role: bool) -> None:
+    def _take(self, message: str | bytes, hub: str) -> None:
         try:
             frame = decode_frame(message if isinstance(message, bytes) else message.encode())
             if frame.type != FrameType.INCOMING:
@@ -264,7 +262,7 @@ class Signaling:
         if target not in self._agents or caller == target:
             return
         try:
-            self._calls_in.send_nowait(IncomingCall(caller, target, hub, trio.current_time(), self._dial, by_role))
+            self._calls_in.send_nowait(IncomingCall(caller, target, hub, trio.current_time(), self._dial))
         except trio.WouldBlock:
             self.dropped_calls += 1
 

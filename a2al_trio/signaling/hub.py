@@ -23,7 +23,7 @@ from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, Fra
 from a2al_trio.signaling.http import MAX_REQUEST_SIZE, Request, decode_request, refusal
 from a2al_trio.signaling.registration import is_proven
 from a2al_trio.signaling.rooms import CallRate, HubLimits, HubStats, Registry, Rooms, Seat
-from a2al_trio.signaling.websocket import PAIRING_HEADER, PEER_ERRORS
+from a2al_trio.signaling.websocket import PEER_ERRORS
 
 __all__ = ["Hub", "serve_hub"]
 
@@ -161,9 +161,7 @@ class Hub:
                 replayed = _ReplayedStream(bytes(data), stream)
                 handshake = await wrap_server_stream(nursery, replayed, max_message_size=MAX_MESSAGE_SIZE)
                 offered = SUBPROTOCOL in handshake.proposed_subprotocols
-                client = _Client(
-                    await handshake.accept(subprotocol=SUBPROTOCOL if offered else None, extra_headers=[PAIRING_HEADER])
-                )
+                client = _Client(await handshake.accept(subprotocol=SUBPROTOCOL if offered else None))
             if client is not None:
                 await self._serve_client(client, request, address)
             nursery.cancel_scope.cancel()

@@ -22,7 +22,6 @@ from a2al_trio.signaling.frames import MAX_MESSAGE_SIZE, SUBPROTOCOL, Frame, enc
 __all__ = [
     "DIAL_ERRORS",
     "DIAL_LIMIT",
-    "PAIRING_HEADER",
     "PEER_ERRORS",
     "Dialer",
     "dial_tcp",
@@ -46,9 +45,6 @@ PEER_ERRORS: Final = (
     trio.ClosedResourceError,
 )
 """What the WebSocket library and those below it raise when the other end misbehaves or goes away."""
-
-PAIRING_HEADER: Final = (b"a2al-pairing", b"by-role")
-"""What a hub says that pairs callers with callees alone; others pair any two that join a room (spec 06 §4.4, D8)."""
 
 DIAL_ERRORS: Final = (OSError, trio.BrokenResourceError, UnicodeError)
 """How dialling a host fails; a name that cannot be one is a `UnicodeError`."""

@@ -44,7 +44,6 @@ class AnyTwo(Rooms[Any]):
 
 @pytest.fixture
 def reference_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("a2al_trio.signaling.hub.PAIRING_HEADER", (b"x-nothing", b"known"))
     monkeypatch.setattr("a2al_trio.signaling.hub.Rooms", AnyTwo)
 
 
