@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from typing import Any
+
 import pytest
 
 from a2al_trio.errors import CloseCause, ConnectionLost, LocalProtocolError, StreamReset, StreamStopped
@@ -289,6 +292,42 @@ def test_misuse_is_named() -> None:
     with pytest.raises(LocalProtocolError, match="datagrams"):
         client.send_datagram(b"x")
     finish(pair)
+
+
+@pytest.mark.parametrize("code", [-1, 1 << 62, "1", None])
+def test_codes_that_no_frame_can_carry_are_refused(code: Any) -> None:
+    pair = Pair()
+    client, _ = pair.handshake()
+    stream = client.open_stream()
+    assert stream is not None
+    with pytest.raises(LocalProtocolError, match="codes are 0 to"):
+        client.close(code, "", pair.now)
+    with pytest.raises(LocalProtocolError, match="codes are 0 to"):
+        client.reset(stream, code)
+    with pytest.raises(LocalProtocolError, match="codes are 0 to"):
+        client.stop(stream, code)
+    with pytest.raises(LocalProtocolError, match="text"):
+        client.close(0, b"bytes", pair.now)  # type: ignore[arg-type]
+    assert not client.closed
+
+
+def test_a_reason_that_is_no_unicode_arrives_as_well_as_it_can() -> None:
+    pair = Pair()
+    client, server = pair.handshake()
+    client.close(1, "a\ud800b", pair.now)
+    pair.run(lambda: server.closed, seconds=1)
+    assert server.close_reason == (CloseCause.PEER_APP, 1, "a?b")
+
+
+def test_views_of_larger_items_are_sent_whole() -> None:
+    pair = Pair()
+    client, server = pair.handshake()
+    stream = client.open_stream()
+    assert stream is not None
+    numbers = array("I", [1, 2, 3])
+    assert client.write(stream, memoryview(numbers), fin=True) == len(numbers.tobytes())
+    pair.run(lambda: (server, stream) in pair.server.finished, seconds=1)
+    assert pair.server.received[server, stream] == numbers.tobytes()
 
 
 @pytest.mark.parametrize("closer", ["client", "server"])

@@ -216,6 +216,11 @@ def test_datagram_queues_drop_the_oldest_received_and_the_newest_sent() -> None:
     [
         {"versions": ()}, {"versions": (99,)}, {"initial_udp_payload_size": 1100}, {"max_udp_payload_size": 100},
         {"connection_id_length": 3}, {"active_connection_id_limit": 1}, {"max_ack_delay": 20}, {"keep_alive": 0},
+        {"connection_window": -5}, {"stream_window": 0}, {"stream_window": 1 << 62}, {"send_buffer": 0},
+        {"max_bidirectional_streams": -1}, {"max_unidirectional_streams": (1 << 60) + 1}, {"idle_timeout": -1},
+        {"idle_timeout": float("nan")}, {"idle_timeout": "30"}, {"handshake_timeout": -1}, {"datagram_queue": 0},
+        {"max_datagram_frame_size": -1}, {"max_probed_udp_payload_size": 100}, {"max_stream_window": 1000},
+        {"active_connection_id_limit": 1 << 62}, {"max_connections": None},
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused_by_name(settings: dict[str, object]) -> None:
