@@ -98,7 +98,8 @@ class AgentConnection(trio.abc.AsyncResource):
     async def ping(self) -> None:
         """Wait for a sign of life from the peer, asking for it; raises as `open_stream` does.
 
-        Ends after a round trip, or not before the connection does (`idle_timeout`): put it in a cancel scope.
+        Takes a round trip or, if the peer is gone, until the connection ends: 20 s, over a path that ICE found 30 s.
+        For less, put it in a cancel scope.
         """
         await self._quic.ping()
 
