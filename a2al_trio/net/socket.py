@@ -37,6 +37,7 @@ MAX_SEGMENTS = 64  # of one segmenting send; older kernels refuse more
 MAX_RUN = 65535 - 48  # what a segmenting send may hold with IPv6 and UDP headers
 CACHE_SIZE = 4096  # addresses and control messages remembered in their other form
 DUAL_STACK = SocketAddress("::", 0)
+WILDCARDS = ("::", "0.0.0.0")
 NO_CONTROL = Arrival()
 
 
@@ -72,6 +73,7 @@ class UdpSocket:
         self._arrivals: dict[tuple[tuple[int, int, bytes], ...], Arrival] = {}
         self._controls: dict[tuple[bool, int, int, str | None], list[tuple[int, int, bytes]]] = {}
         self._local_address = self._source(sock.getsockname())
+        self._host = None if self._local_address.host in WILDCARDS else self._local_address.host
 
     @classmethod
     def bind(cls, address: SocketAddress | None = None) -> UdpSocket:
@@ -88,7 +90,7 @@ class UdpSocket:
             if address.host != "::" or not no_ipv6:
                 raise _bind_error(address, error) from error
             return cls.bind(SocketAddress("0.0.0.0", address.port))
-        return cls(sock, apply_options(sock))
+        return cls(sock, apply_options(sock, packet_info=address.host in WILDCARDS))
 
     @property
     def local_address(self) -> SocketAddress:
@@ -109,12 +111,15 @@ class UdpSocket:
         if self._buffer is None:
             self._buffer = ReceiveBuffer()
         while True:
-            try:
+            if self._closed or self._saturated:
                 await self.wait_readable()
-            except trio.ClosedResourceError:
-                if self._closed:
-                    raise
-                return []  # interrupted
+            else:
+                try:
+                    await trio.lowlevel.wait_readable(self._sock)
+                except trio.ClosedResourceError:
+                    if self._closed:
+                        raise
+                    return []  # interrupted
             self._buffer.used = 0
             if batch := self.read_nowait(self._buffer, reads):
                 return batch
@@ -141,7 +146,7 @@ class UdpSocket:
             raise trio.ClosedResourceError("this socket is closed")
         batch: list[Received] = []
         view, used, last_start = buffer.view, buffer.used, buffer.size - MAX_READ
-        sources, arrivals, has_control = self._sources, self._arrivals, self._has_control
+        sources, arrivals, has_control, host = self._sources, self._arrivals, self._has_control, self._host
         self._saturated = reads > 1
         for _ in range(reads):
             if used > last_start:
@@ -167,7 +172,7 @@ class UdpSocket:
                         arrival.segment_size or size,
                         sources.get(raw) or self._source(raw),
                         arrival.ecn,
-                        arrival.local_host,
+                        host or arrival.local_host,
                     )
                 )
                 used += size

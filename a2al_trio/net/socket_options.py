@@ -68,8 +68,8 @@ class Arrival:
     local_host: str | None = None
 
 
-def apply_options(sock: socket.socket) -> SocketFeatures:
-    """Set all options that help and that this system has."""
+def apply_options(sock: socket.socket, *, packet_info: bool = True) -> SocketFeatures:
+    """Set all options that help and that this system has; `packet_info` if packets may be for several addresses."""
     ipv6 = sock.family == socket.AF_INET6
     for force, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         if not (IS_LINUX and _set(sock, socket.SOL_SOCKET, force, BUFFER_SIZE)):
@@ -77,12 +77,12 @@ def apply_options(sock: socket.socket) -> SocketFeatures:
     has_messages = hasattr(sock, "recvmsg_into")
     # A dual-stack socket reports on its IPv4 packets as an IPv4 socket does, so both levels are set.
     ecn = has_messages and _set(sock, socket.IPPROTO_IP, IP_RECVTOS, 1)
-    packet_info = False
+    packet_info = packet_info and has_messages
     if ipv6 and has_messages:
         ecn = _set(sock, socket.IPPROTO_IPV6, IPV6_RECVTCLASS, 1) or ecn
-        packet_info = _set(sock, socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-    elif has_messages:
-        packet_info = _set(sock, socket.IPPROTO_IP, IP_PKTINFO, 1)
+        packet_info = packet_info and _set(sock, socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+    else:
+        packet_info = packet_info and _set(sock, socket.IPPROTO_IP, IP_PKTINFO, 1)
     return SocketFeatures(
         segments=has_messages and _set(sock, SOL_UDP, UDP_SEGMENT, 0),
         coalesces=has_messages and _set(sock, SOL_UDP, UDP_GRO, 1),

@@ -132,11 +132,12 @@ class QuicEndpointCore:
             return
         cid_end = self._cid_end
         if len(data) <= size:
-            connection = self._by_cid.get(bytes(data[1:cid_end])) if data[0] & 0xC0 == FIXED_BIT else None
-            if connection is not None and len(data) >= MIN_RESET_SIZE:
-                self._deliver(connection, data, batch, now)
+            only = bytes(data)
+            connection = self._by_cid.get(only[1:cid_end]) if only[0] & 0xC0 == FIXED_BIT else None
+            if connection is not None and len(only) >= MIN_RESET_SIZE:
+                self._deliver(connection, only, batch, now)
             else:
-                self._receive_one(data, batch, now)
+                self._receive_one(only, batch, now)
             return
         if not data[0] & 0x80 and size >= cid_end + SAMPLE_END:
             connection = self._by_cid.get(bytes(data[1:cid_end]))

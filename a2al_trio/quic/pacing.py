@@ -22,7 +22,8 @@ class Pacer:
     """The token bucket of one path; sizes in bytes, times in seconds, rates in bytes per second."""
 
     max_datagram_size: int
-    _tokens: float = float("inf")
+    tokens: float = float("inf")
+    """What was left of the bucket after the last look at it, in bytes; by now it may be more."""
     _filled_at: float = float("-inf")
 
     def _depth(self, rate: float) -> float:
@@ -30,9 +31,9 @@ class Pacer:
 
     def _fill(self, now: float, rate: float) -> float:
         if now > self._filled_at:
-            self._tokens = min(self._depth(rate), self._tokens + rate * (now - self._filled_at))
+            self.tokens = min(self._depth(rate), self.tokens + rate * (now - self._filled_at))
             self._filled_at = now
-        return self._tokens
+        return self.tokens
 
     def budget(self, now: float, rate: float) -> int:
         """Bytes that may leave at once; 0 when `ready_at` should be awaited."""
@@ -41,7 +42,7 @@ class Pacer:
 
     def spend(self, size: int) -> None:
         """Account for `size` bytes sent; a final datagram may overdraw the bucket a little."""
-        self._tokens -= size
+        self.tokens -= size
 
     def ready_at(self, now: float, rate: float) -> float:
         """When enough has accumulated for a burst worth waking up for."""

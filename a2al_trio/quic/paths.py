@@ -10,7 +10,7 @@ from a2al_trio.machine import Entropy
 from a2al_trio.net.address import SocketAddress
 from a2al_trio.quic.config import QuicConfig
 from a2al_trio.quic.congestion import CongestionController
-from a2al_trio.quic.ecn import EcnState, EcnValidator
+from a2al_trio.quic.ecn import EcnValidator
 from a2al_trio.quic.mtu import MtuSearch
 from a2al_trio.quic.pacing import Pacer
 from a2al_trio.quic.recovery import RttEstimator
@@ -129,7 +129,7 @@ class PathSet:
         mtu.set_peer_limit(self._peer_max_payload)
         path = Path(address, local_host, config.congestion(mtu.size), Pacer(mtu.size), mtu)
         if not config.ecn:
-            path.ecn.state = EcnState.FAILED
+            path.ecn.turn_off()
         return path
 
     def __iter__(self) -> Iterator[Path]:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from a2al_trio.quic.app_frames import ApplicationFrames
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.paths import Path
+    from a2al_trio.quic.stream_order import SendOrder
 
 __all__ = ["SmallPacketWriter"]
+
+BYTES = tuple(bytes((value,)) for value in range(256))
 
 
 class SmallPacketWriter:
@@ -47,10 +50,8 @@ class SmallPacketWriter:
         if space.acks.is_worth_adding(now):
             add_ack(content, space, now)
         self._frames.add_messages(content)
-        add_stream = self._frames.add_stream
-        while content.room >= MIN_STREAM_ROOM and (half := order.next()) is not None:
-            if not add_stream(content, half):
-                break
+        if order.levels:
+            self._add_streams(content, order)
         if not content.parts:
             return None
         payload = b"".join(content.parts)
@@ -59,12 +60,12 @@ class SmallPacketWriter:
         space.next_number = number + 1
         first_byte = 0x40 | phase << 2 | number_size - 1
         truncated = number & (1 << 8 * number_size) - 1
-        header = b"".join((bytes((first_byte,)), cid, truncated.to_bytes(number_size, "big")))
+        header = b"".join((BYTES[first_byte], cid, truncated.to_bytes(number_size, "big")))
         sealed = keys.encrypt((keys.iv ^ number).to_bytes(12, "big"), payload, header)
         mask = keys.masks(sealed[4 - number_size : 4 - number_size + SAMPLE_SIZE])
         truncated ^= int.from_bytes(mask[1 : 1 + number_size], "big")
         first_byte ^= mask[0] & 0x1F
-        packet = b"".join((bytes((first_byte,)), cid, truncated.to_bytes(number_size, "big"), sealed))
+        packet = b"".join((BYTES[first_byte], cid, truncated.to_bytes(number_size, "big"), sealed))
         size, ecn = len(packet), path.ecn.codepoint
         if connection.observer is not None:
             connection.observer.packet_sent(now, Level.ONE_RTT, number, payload, size)
@@ -80,3 +81,10 @@ class SmallPacketWriter:
         path.bytes_sent += size
         connection.on_datagrams_sent(1, size, now)
         return Transmit(packet, size, path.peer_address, ecn, path.local_host)
+
+    def _add_streams(self, content: PacketContent, order: SendOrder) -> None:
+        """Add what is no whole message, as far as there is room."""
+        add_stream = self._frames.add_stream
+        while content.room >= MIN_STREAM_ROOM and (half := order.next()) is not None:
+            if not add_stream(content, half):
+                return

@@ -72,16 +72,17 @@ class Transmitter:
         connection = self._connection
         if not connection.handshake_spaces_gone or connection.paths.need_probing:
             return None
-        path, streams = connection.paths.current, connection.streams
-        if (
-            not streams.order.is_little
-            or self.frames.has_control
-            or connection.application.probes
-            or self._allowance(path, now) < path.mtu.size
-        ):
+        space, path = connection.application, connection.paths.current
+        if space.probes or not connection.streams.order.is_little or self.frames.has_control:
+            return None
+        size = path.mtu.size
+        # What was left of the pacer's bucket usually does, and there is no need to see how much it is by now.
+        has_room = path.validated and path.pacer.tokens >= size and path.in_flight + size <= path.congestion.window
+        if not has_room and self._allowance(path, now) < size:
             return None
         self.paced_until = None
-        self._maybe_skip_number(connection.application)
+        if space.next_number >= self._skip_at:
+            self._maybe_skip_number(space)
         return self._small.write(path, now)
 
     @property

@@ -41,8 +41,8 @@ class CloseReason:
     reason: str = ""
 
 
-class Wait(enum.Enum):
-    """What tasks wait for at a connection."""
+class Wait(enum.IntEnum):
+    """What tasks wait for at a connection; integers are the quickest keys."""
 
     READY = enum.auto()
     STREAM = enum.auto()
@@ -53,6 +53,10 @@ class Wait(enum.Enum):
     TICKET = enum.auto()
     PING = enum.auto()
     END = enum.auto()
+
+
+# Looked up once: that takes longer than what is done with them for each stream.
+STREAM, UNIDIRECTIONAL_STREAM = Wait.STREAM, Wait.UNIDIRECTIONAL_STREAM
 
 
 class QuicConnection(trio.abc.AsyncResource):
@@ -242,7 +246,7 @@ class QuicConnection(trio.abc.AsyncResource):
 
         Streams that had been opened before the connection ended are still handed out. Raises as `open_stream` does.
         """
-        stream_id = await self._accept_stream(self._opened, Wait.STREAM)
+        stream_id = await self._accept_stream(self._opened, STREAM)
         if self.meter is not None:
             return await self._admit_stream(stream_id, self.meter)
         stream = self._streams[stream_id] = QuicStream(self, stream_id)
@@ -253,7 +257,7 @@ class QuicConnection(trio.abc.AsyncResource):
             await meter.admit()
         except BaseException:
             self._opened.insert(0, stream_id)  # whoever accepts next gets it
-            self._wake(Wait.STREAM)
+            self._wake(STREAM)
             raise
         stream = self._streams[stream_id] = MeteredStream(self, stream_id)
         stream.meter_by(meter)
@@ -261,7 +265,7 @@ class QuicConnection(trio.abc.AsyncResource):
 
     async def accept_unidirectional_stream(self) -> QuicReceiveStream:
         """Wait for the next stream that only the peer sends on; otherwise like `accept_stream`."""
-        stream_id = await self._accept_stream(self._opened_unidirectional, Wait.UNIDIRECTIONAL_STREAM)
+        stream_id = await self._accept_stream(self._opened_unidirectional, UNIDIRECTIONAL_STREAM)
         stream = self._streams[stream_id] = QuicReceiveStream(self, stream_id)
         return stream
 
@@ -425,7 +429,7 @@ class QuicConnection(trio.abc.AsyncResource):
         opened = self._opened_unidirectional if unidirectional else self._opened
         opened.append(stream_id)
         if len(opened) == 1:
-            line = self._lines.get(Wait.UNIDIRECTIONAL_STREAM if unidirectional else Wait.STREAM)
+            line = self._lines.get(UNIDIRECTIONAL_STREAM if unidirectional else STREAM)
             if line is not None and line.wake_reader_or_first():
                 self._endpoint._expect_word()
 
