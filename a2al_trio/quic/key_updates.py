@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
+
 if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.packet_crypto import PacketKeys
@@ -40,11 +42,18 @@ class KeyUpdates:
         return True
 
     def on_opened(self, keys: PacketKeys, number: int, now: float) -> None:
-        """A 1-RTT packet opened; perhaps it brought a key update (RFC 9001 §6.2)."""
-        connection = self._connection
-        if connection.one_rtt is not None and connection.one_rtt.opened(
-            keys, number, connection.application.next_number
-        ):
+        """A 1-RTT packet opened; perhaps it brought a key update (RFC 9001 §6.2).
+
+        Raises QuicTransportError when the peer moves on again although we have sent nothing since the last update,
+        so that it cannot know that we followed: each update costs as much as many packets.
+        """
+        one_rtt, next_number = self._connection.one_rtt, self._connection.application.next_number
+        if one_rtt is None:
+            return
+        first_sent = one_rtt.first_sent
+        if one_rtt.opened(keys, number, next_number):
+            if first_sent == next_number:
+                raise QuicTransportError(TransportErrorCode.KEY_UPDATE_ERROR, "keys were updated twice unseen")
             self._on_updated(now)
 
     def _on_updated(self, now: float) -> None:

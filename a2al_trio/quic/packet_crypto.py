@@ -185,7 +185,8 @@ class OneRttKeys:
     _next_receive: PacketKeys | None = attrs.field(default=None, init=False)
     lowest_received: int = attrs.field(default=NONE_YET, init=False)
     """The lowest packet number that the current receiving keys have opened."""
-    _first_sent: int = attrs.field(default=0, init=False)
+    first_sent: int = attrs.field(default=0, init=False)
+    """The number of our first packet under the current keys."""
 
     def for_packet(self, phase_bit: int, packet_number: int) -> PacketKeys | None:
         """Return the keys for a received packet, or None when they have been discarded.
@@ -219,7 +220,7 @@ class OneRttKeys:
         """Whether we may start an update: a packet of this phase was acknowledged, and no old keys are kept."""
         return (
             largest_acknowledged is not None
-            and largest_acknowledged >= self._first_sent
+            and largest_acknowledged >= self.first_sent
             and self.lowest_received != NONE_YET
             and self.previous_receive is None
         )
@@ -232,7 +233,7 @@ class OneRttKeys:
         self._next_receive = None
         self.phase ^= 1
         self.lowest_received = NONE_YET
-        self._first_sent = next_send_number
+        self.first_sent = next_send_number
 
     def discard_previous(self) -> None:
         """Forget the keys of the previous phase, three probe timeouts after it ended (RFC 9001 §6.5)."""

@@ -197,3 +197,18 @@ def test_no_packet_costs_much_more_than_its_size() -> None:
     for name, payload in kinds.items():
         assert seconds_for(pair, client, payload, 5) < 0.1, name
         assert not server.closed, (name, server.close_reason)
+
+
+def test_keys_are_not_updated_again_and_again() -> None:
+    # RFC 9001 §6.2: who has heard nothing of us since the last update cannot have confirmed it.
+    pair = Pair()
+    client, server = pair.handshake()
+    pair.run(seconds=1)
+    assert client.one_rtt is not None
+    for round_ in range(3):
+        client.one_rtt.update(client.application.next_number)
+        deliver(pair, pair.server, packet_of(pair, client, b"\x01"), CLIENT)
+        assert server.closed == (round_ > 0)
+    assert server.close_reason is not None
+    assert server.close_reason[:2] == (CloseCause.LOCAL_TRANSPORT, 0x0E)
+    assert server.stats.key_updates == 1
