@@ -157,10 +157,10 @@ class Meetings:
     async def _use_for_call(self, meeting: Meeting, peer: Address, local: Address, decided: trio.Event) -> None:
         """Our answer met the peer's answer to a call of ours, and ICE has settled that we dial (spec 06 D2)."""
         ours = self._calls.get((local, peer))
-        if ours is None:
-            meeting.quic.close(0, "superseded by faster candidate")
-        else:
-            ours.settle_early(await self._introduce(meeting.quic, meeting, peer, local))
+        connection = await self._introduce(meeting.quic, meeting, peer, local)
+        # Our caller goes on all the same: it has perhaps met the peer's, which then comes out as the peer's call.
+        if ours is None or not ours.settle(connection):
+            _superseded(connection)
         decided.set()
         await meeting.quic.wait_closed()
         await trio.sleep(GOODBYE)
@@ -224,7 +224,7 @@ class Meetings:
         waits in vain.
         """
         call = instead or self._calls.get((local, peer))
-        if call is None or (call.has_path and instead is None):
+        if call is None or call.settled.is_set() or (call.has_path and instead is None):
             return False
         try:
             connection = await dial()

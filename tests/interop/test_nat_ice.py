@@ -119,6 +119,26 @@ async def test_ours_and_the_reference_meet(open_nat_lab: OpenNatLab, tmp_path: P
             assert accepted.local == agent.address
             accepted.close()
 
+    async def both_call(world: NatWorld) -> None:
+        async with world.host("a") as a, world.reference("b", release) as b, trio.open_nursery() as nursery:
+            theirs = await b.add_agent()
+            await world.wait_published(theirs.aid)
+            ours = Identity.generate(os.urandom)
+            a.register_agent(ours)
+            await a.publish()
+            record = await a.resolve(Address.parse(theirs.aid))
+            world.let_them_meet()
+            began = trio.current_time()
+            nursery.start_soon(partial(b.connect, str(ours.address), local=theirs.aid))
+            async with a.connect(record.record.address, record=record, local=ours.address) as connection:
+                print(f"{world.kinds}, both at once: {trio.current_time() - began:.3f} s {connection.path}")
+                assert trio.current_time() - began < 5
+                accepted = await a.accept()
+                print(f"{world.kinds}, both at once: {trio.current_time() - began:.3f} s {accepted.path}")
+                assert str(accepted.remote) == theirs.aid
+                await trio.sleep(0.5)
+                assert connection.close_reason is None
+
     async def dht_messages_pass_over_a_punched_connection(world: NatWorld) -> None:
         async with world.host("a") as a, world.reference("b", release) as b:
             node = Address.parse(b.aid)
@@ -136,6 +156,7 @@ async def test_ours_and_the_reference_meet(open_nat_lab: OpenNatLab, tmp_path: P
     for caller, callee in PAIRS:
         worlds[f"ours, {caller}, calls the reference, {callee}"] = caller, callee, ours_calls
         worlds[f"the reference, {caller}, calls ours, {callee}"] = caller, callee, ours_is_called
+    worlds["both call"] = "port_restricted", "port_restricted", both_call
     worlds["DHT messages"] = "restricted", "symmetric", dht_messages_pass_over_a_punched_connection
     await run_beside(
         {
