@@ -294,8 +294,8 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
     def reset(self, code: int = 0) -> None:
         """Abandon sending (RFC 9000 §19.4): the peer's reads raise `StreamReset` with this application code."""
         if not self._closed and self._connection.close_reason is None:
-            self._finished = True
             self._connection._core.reset(self.stream_id, code)
+            self._finished = True
             self._connection._endpoint._flush_soon()
             self._wake_sender()
 
@@ -430,9 +430,9 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
     def stop(self, code: int = 0) -> None:
         """Ask the peer to stop sending (RFC 9000 §19.5); what still arrives is thrown away."""
         if not self._closed and self._connection.close_reason is None and not self._receive_ended:
+            self._connection._core.stop(self.stream_id, code)
             self._receive_ended = True
             self._peeked = b""
-            self._connection._core.stop(self.stream_id, code)
             self._connection._endpoint._flush_soon()
             self._wake_receiver()
 
