@@ -35,10 +35,14 @@ LARGE_WINDOW, SMALL_WINDOW = 128, 64
 """Datagrams in the window from which on it counts as large, and below which it no longer does."""
 
 QUIET_ACKS = 32
-"""So many ACKs in a row after which nothing waited to be sent tell that the application sends little at a time."""
+"""So many ACKs in a row after which nothing waited to be sent tell that the application sends little at a time.
+
+Twice as many are needed each time that this turned out wrong.
+"""
+MOST_QUIET_ACKS = 1 << 16
 QUIET_PACKETS = 10
 """How many packets of such an application are worth an ACK; no window is smaller at first."""
-FEW_STREAMS = 8
+FEW_STREAMS = 4
 """With more streams after an ACK, one for every packet is needed to make room for new streams."""
 BULK = 4096
 """Who writes so many bytes at once is no such application."""
@@ -66,8 +70,8 @@ class AckFrequency:
     """Asks the peer of one connection for fewer acknowledgements, and obeys it."""
 
     __slots__ = (
-        "_asked", "_connection", "_default", "_minimum", "_obeyed", "_quiet", "_quiet_acks", "_sequence", "is_quiet",
-        "pending",
+        "_asked", "_connection", "_default", "_minimum", "_obeyed", "_quiet", "_quiet_acks", "_quiet_needed",
+        "_sequence", "is_quiet", "pending",
     )  # fmt: skip
 
     def __init__(self, connection: QuicConnectionCore) -> None:
@@ -75,6 +79,7 @@ class AckFrequency:
         self._minimum = float("inf")
         self._default = self._quiet = self._asked = _Request(1, 0.0, 1)
         self._quiet_acks = 0
+        self._quiet_needed = QUIET_ACKS
         self._sequence = 0
         self._obeyed = -1
         self.is_quiet = False
@@ -94,8 +99,8 @@ class AckFrequency:
         """Something was acknowledged: see whether another frequency would suit the path and the application."""
         streams = self._connection.streams
         if streams.order.levels or len(streams.by_id) > FEW_STREAMS:
-            self._quiet_acks = 0
-        elif self._quiet_acks < QUIET_ACKS:
+            self._leave_quiet()
+        elif self._quiet_acks < self._quiet_needed:
             self._quiet_acks += 1
         elif self.is_quiet:
             return
@@ -103,8 +108,13 @@ class AckFrequency:
 
     def on_bulk(self) -> None:
         """The application writes more than a little: what suits small messages would hold it up."""
-        self._quiet_acks = 0
+        self._leave_quiet()
         self._ask(self._default)
+
+    def _leave_quiet(self) -> None:
+        self._quiet_acks = 0
+        if self.is_quiet:
+            self._quiet_needed = min(2 * self._quiet_needed, MOST_QUIET_ACKS)
 
     def _ask(self, wanted: _Request) -> None:
         if not wanted.is_like(self._asked):
@@ -113,7 +123,7 @@ class AckFrequency:
             self.pending = True
 
     def _wanted(self, path: Path) -> _Request:
-        if self._quiet_acks >= QUIET_ACKS:
+        if self._quiet_acks >= self._quiet_needed:
             return self._quiet
         delay = path.rtt.smoothed / DELAYS_PER_ROUND_TRIP
         if delay < self._minimum or path.congestion.slow_start_threshold is None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2al_trio.errors import CloseCause
-from a2al_trio.quic.ack_frequency import BULK, QUIET_ACKS, QUIET_PACKETS
+from a2al_trio.quic.ack_frequency import BULK, FEW_STREAMS, QUIET_ACKS, QUIET_PACKETS
 from a2al_trio.quic.acks import AckTracker
 from a2al_trio.quic.config import QuicConfig
 from a2al_trio.quic.connection import QuicConnectionCore
@@ -212,6 +212,26 @@ def test_small_messages_are_acknowledged_by_the_dozen_and_bulk_is_not_held_up() 
     assert not client.ack_frequency.is_quiet
     assert server.application.acks.threshold == 2
     exchange(pair, client)
+
+
+def test_many_requests_at_once_end_it_and_make_it_rarer() -> None:
+    pair = Pair(link=Link(delay=0.0005))
+    client, server = pair.handshake()
+    for needed in (QUIET_ACKS, 2 * QUIET_ACKS):
+        small_requests(pair, client, needed // 2)
+        assert not client.ack_frequency.is_quiet
+        small_requests(pair, client, 2 * needed)
+        assert client.ack_frequency.is_quiet
+        for _ in range(4 * FEW_STREAMS):
+            stream = client.open_stream()
+            assert stream is not None
+            client.write(stream, b"question", fin=True)
+        pair.run(seconds=0.05)
+        assert not client.ack_frequency.is_quiet
+        for stream in pair.server.opened():
+            server.forget(stream)
+            client.forget(stream)
+        pair.run(seconds=1)
 
 
 def test_nobody_is_asked_who_does_not_offer() -> None:
