@@ -37,7 +37,9 @@ from a2al_trio.net.socket import open_udp
 from a2al_trio.quic import ClientTls, open_quic, pinned
 from tests.host.world import identity
 from tests.http.world import open_loopback_hosts
+from tests.quic.driver.support import two_connections
 from tests.quic.tls_support import credentials
+from tests.test_readme import authority_and_leaf
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -171,6 +173,22 @@ async def use_hub(page: Namespace) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def use_quic(page: Namespace) -> None:
+    roots, theirs = authority_and_leaf("upper.test")
+    key = theirs.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / file for file in ("roots.pem", "certificate.pem", "key.pem")]
+        for file, content in zip(files, (roots, ssl.DER_cert_to_PEM_cert(theirs.chain[0]).encode(), key), strict=True):
+            file.write_bytes(content)
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(page["serve"], files[1], files[2], SocketAddress("127.0.0.1", 0))
+            assert await page["ask"](files[0], address, "upper.test", b"hello") == b"HELLO"
+            nursery.cancel_scope.cancel()
+    async with two_connections(config=page["WITH_DATAGRAMS"]) as (near, far):
+        await page["shout"](near, [b"one", b"two"])
+        assert [await far.receive_datagram() for _ in range(2)] == [b"one", b"two"]
+
+
 async def only_run(page: Namespace) -> None:
     """The page's code does something by itself."""
 
@@ -184,6 +202,7 @@ USES: dict[str, Callable[[Namespace], Awaitable[None]]] = {
     "howto/access.md": use_access,
     "howto/hub.md": use_hub,
     "howto/nat.md": only_run,
+    "howto/quic.md": use_quic,
     "howto/testing.md": only_run,
 }
 
