@@ -42,8 +42,9 @@ Twice as many are needed each time that this turned out wrong.
 MOST_QUIET_ACKS = 1 << 16
 QUIET_PACKETS = 10
 """How many packets of such an application are worth an ACK; no window is smaller at first."""
-FEW_STREAMS = 4
-"""With more streams after an ACK, one for every packet is needed to make room for new streams."""
+FEW_STREAMS = 2
+SPARE_STREAMS = 2 * QUIET_PACKETS
+"""With more streams after an ACK, or less room for new ones, ACKs are wanted for what they end."""
 BULK = 4096
 """Who writes so many bytes at once is no such application."""
 
@@ -98,7 +99,7 @@ class AckFrequency:
     def on_acked(self, path: Path) -> None:
         """Something was acknowledged: see whether another frequency would suit the path and the application."""
         streams = self._connection.streams
-        if streams.order.levels or len(streams.by_id) > FEW_STREAMS:
+        if streams.order.levels or len(streams.by_id) > FEW_STREAMS or not streams.counts.has_room(SPARE_STREAMS):
             self._leave_quiet()
         elif self._quiet_acks < self._quiet_needed:
             self._quiet_acks += 1

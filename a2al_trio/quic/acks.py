@@ -6,7 +6,7 @@ import attrs
 
 from a2al_trio.quic.ranges import RangeSet
 
-__all__ = ["MAX_RANGES", "AckTracker"]
+__all__ = ["ELICITING_THRESHOLD", "MAX_RANGES", "AckTracker"]
 
 MAX_RANGES = 256
 """Ranges kept; below the lowest, packets count as seen (RFC 9000 §13.2.3 lets us drop old ranges)."""
@@ -103,6 +103,11 @@ class AckTracker:
         """Owe an ACK at once, if there is anything to acknowledge."""
         if self.received:
             self.due_at = now
+
+    def ack_soon(self) -> None:
+        """Owe an ACK of what is not acknowledged yet as soon as anything may be sent."""
+        if self._eliciting:
+            self.due_at = float("-inf")
 
     def on_ack_sent(self, now: float) -> None:
         """An ACK of everything received left."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from a2al_trio.errors import CloseCause, ConnectionLost, LocalProtocolError
 from a2al_trio.quic.ack_frequency import BULK, AckFrequency
+from a2al_trio.quic.acks import ELICITING_THRESHOLD
 from a2al_trio.quic.cids import LocalConnectionIds, PeerConnectionIds
 from a2al_trio.quic.config import RetryPolicy
 from a2al_trio.quic.datagrams import DatagramQueues
@@ -139,8 +140,13 @@ class QuicConnectionCore:
         """Open a stream and return its ID; None while the peer's limit is reached (`StreamsAvailable` follows)."""
         self._check_alive()
         stream_id = self.streams.open(unidirectional=unidirectional)
-        if stream_id is None:
-            self._router.touch(self)
+        if self.streams.counts.is_scarce:
+            acks = self.application.acks
+            # What the peer waits for before it allows more may be that we acknowledge the end of others.
+            if stream_id is None or acks.threshold > ELICITING_THRESHOLD:
+                acks.ack_soon()
+            if stream_id is None:
+                self._router.touch(self)
         return stream_id
 
     def write(self, stream_id: int, data: bytes | bytearray | memoryview, fin: bool = False) -> int:

@@ -8,6 +8,8 @@ from a2al_trio.quic.errors import QuicTransportError, TransportErrorCode
 
 __all__ = ["StreamCounts"]
 
+SCARCE_STREAMS = 32
+
 
 class StreamCounts:
     """Streams opened so far by both sides and the limits on them, by kind.
@@ -16,8 +18,8 @@ class StreamCounts:
     """
 
     __slots__ = (
-        "_allowance", "_local_limit", "_on_available", "_peer_open", "_wanted", "blocked_pending", "limits_pending",
-        "local_next", "peer_limit", "peer_next",
+        "_allowance", "_local_limit", "_on_available", "_peer_open", "_wanted", "blocked_pending", "is_scarce",
+        "limits_pending", "local_next", "peer_limit", "peer_next",
     )  # fmt: skip
 
     def __init__(self, *, bidirectional: int, unidirectional: int, on_available: Callable[[bool], None]) -> None:
@@ -29,6 +31,8 @@ class StreamCounts:
         self._allowance = [bidirectional, unidirectional]
         self.peer_limit = [bidirectional, unidirectional]
         self._peer_open = [0, 0]
+        self.is_scarce = False
+        """Whether there was little room for others when we last opened a stream, or wanted to."""
         self.limits_pending = [False, False]
         """Whether MAX_STREAMS is to be sent."""
         self.blocked_pending = [False, False]
@@ -43,8 +47,10 @@ class StreamCounts:
             if not self._wanted[kind]:
                 self._wanted[kind] = True
                 self.blocked_pending[kind] = True
+            self.is_scarce = True
             return None
         self.local_next[kind] = number + 1
+        self.is_scarce = self._local_limit[kind] - number < SCARCE_STREAMS
         return number
 
     def local_limit(self, kind: int) -> int:
@@ -64,6 +70,16 @@ class StreamCounts:
     def forget_local_limits(self) -> None:
         """Await the peer's limits anew."""
         self._local_limit = [0, 0]
+
+    def has_room(self, streams: int) -> bool:
+        """Whether each side may open so many more streams of the kinds it uses."""
+        for kind in (0, 1):
+            opened, seen = self.local_next[kind], self.peer_next[kind]
+            if opened and self._local_limit[kind] - opened < streams:
+                return False
+            if seen and self.peer_limit[kind] - seen < streams:
+                return False
+        return True
 
     # The peer's
 

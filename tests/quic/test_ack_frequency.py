@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from a2al_trio.quic.acks import AckTracker
 from a2al_trio.quic.config import QuicConfig
 from a2al_trio.quic.connection import QuicConnectionCore
 from a2al_trio.quic.errors import FrameDecodeError
+from a2al_trio.quic.events import QuicEvent, StreamOpened
 from a2al_trio.quic.frames import AckFrequencyFrame, FrameContext, ImmediateAckFrame, decode_frames
 from a2al_trio.quic.transport_params import TransportParameterError, TransportParameters, decode_transport_parameters
 from a2al_trio.quic.varint import encode_varint_row
@@ -172,6 +174,29 @@ def small_requests(pair: Pair, client: QuicConnectionCore, count: int) -> None:
         pair.run(lambda stream=stream: (client, stream) in pair.client.finished, seconds=5)  # type: ignore[misc]
 
 
+def something_happened(pair: Pair, client: QuicConnectionCore, under_way: set[int], room: int) -> bool:
+    """Whether a request is answered, or more than `room` streams are allowed."""
+    answered = any((client, stream) in pair.client.finished for stream in under_way)
+    return answered or client.streams.counts.local_limit(0) > room
+
+
+def small_requests_at_once(pair: Pair, client: QuicConnectionCore, at_once: int, count: int) -> None:
+    """Like `small_requests`, where the server answers by itself; as many at once as the peer allows."""
+    server, begun, done = pair.server.connection, 0, 0
+    under_way: set[int] = set()
+    while done < count:
+        while begun < count and len(under_way) < at_once and (stream := client.open_stream()) is not None:
+            client.write(stream, b"question", fin=True)
+            under_way.add(stream)
+            begun += 1
+        room = client.streams.counts.local_limit(0) + (at_once == len(under_way)) * 1_000_000
+        pair.run(partial(something_happened, pair, client, under_way, room), seconds=5)
+        over = {stream for stream in under_way if (client, stream) in pair.client.finished}
+        under_way -= over
+        done += len(over)
+    assert not server.closed
+
+
 def bulk(pair: Pair, client: QuicConnectionCore, size: int) -> float:
     """Send so much in one go and return how long it took."""
     stream, begin, position = client.open_stream(), pair.now, 0
@@ -212,6 +237,31 @@ def test_small_messages_are_acknowledged_by_the_dozen_and_bulk_is_not_held_up() 
     assert not client.ack_frequency.is_quiet
     assert server.application.acks.threshold == 2
     exchange(pair, client)
+
+
+@pytest.mark.parametrize(("limit", "at_once"), [(1, 1), (2, 1), (8, 1), (100, 1), (16, 16), (100, 16), (4, 16)])
+def test_no_request_waits_for_an_acknowledgement(limit: int, at_once: int) -> None:
+    """Streams that end make room for others only when their end is acknowledged: it must not wait to be."""
+    round_trip, longest = 0.002, {}
+    for wanted in (False, True):
+        config = QuicConfig(max_bidirectional_streams=limit, ack_frequency=wanted)
+        pair = Pair(link=Link(delay=round_trip / 2), config=config)
+        client, server = pair.handshake()
+
+        def answer(event: QuicEvent, server: QuicConnectionCore = server) -> None:
+            if isinstance(event, StreamOpened):
+                server.write(event.stream_id, b"answer", fin=True)
+
+        pair.server.on_event = answer
+        small_requests_at_once(pair, client, 1, 3 * QUIET_ACKS)
+        longest[wanted] = 0.0
+        for _ in range(30):
+            begin = pair.now
+            small_requests_at_once(pair, client, at_once, at_once)
+            longest[wanted] = max(longest[wanted], pair.now - begin)
+    assert longest[True] <= longest[False] + 1e-9
+    # A round trip for each lot that the limit allows, one for the next lot to be allowed, and one to begin with.
+    assert longest[True] <= (2 * -(-at_once // limit) + 1) * round_trip + 1e-9
 
 
 def test_many_requests_at_once_end_it_and_make_it_rarer() -> None:
