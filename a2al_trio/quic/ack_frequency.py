@@ -42,9 +42,10 @@ Twice as many are needed each time that this turned out wrong.
 MOST_QUIET_ACKS = 1 << 16
 QUIET_PACKETS = 10
 """How many packets of such an application are worth an ACK; no window is smaller at first."""
-FEW_STREAMS = 2
+FEW_STREAMS, MANY_STREAMS = 2, 16
 SPARE_STREAMS = 2 * QUIET_PACKETS
-"""With more streams after an ACK, or less room for new ones, ACKs are wanted for what they end."""
+"""With more streams after an ACK, or less room for new ones, ACKs are wanted for what they end. Unidirectional streams
+do not count unless there are many."""
 BULK = 4096
 """Who writes so many bytes at once is no such application."""
 
@@ -99,13 +100,20 @@ class AckFrequency:
     def on_acked(self, path: Path) -> None:
         """Something was acknowledged: see whether another frequency would suit the path and the application."""
         streams = self._connection.streams
-        if streams.order.levels or len(streams.by_id) > FEW_STREAMS or not streams.counts.has_room(SPARE_STREAMS):
+        if streams.order.levels or self._has_many_streams() or not streams.counts.has_room(SPARE_STREAMS):
             self._leave_quiet()
         elif self._quiet_acks < self._quiet_needed:
             self._quiet_acks += 1
         elif self.is_quiet:
             return
         self._ask(self._wanted(path))
+
+    def _has_many_streams(self) -> bool:
+        by_id = self._connection.streams.by_id
+        if len(by_id) <= FEW_STREAMS:
+            return False
+        # Unidirectional ones often stay: HTTP/3 has six of them open all the time.
+        return len(by_id) > MANY_STREAMS or sum(not stream_id & 2 for stream_id in by_id) > FEW_STREAMS
 
     def on_bulk(self) -> None:
         """The application writes more than a little: what suits small messages would hold it up."""

@@ -72,14 +72,11 @@ class StreamCounts:
         self._local_limit = [0, 0]
 
     def has_room(self, streams: int) -> bool:
-        """Whether each side may open so many more streams of the kinds it uses."""
-        for kind in (0, 1):
-            opened, seen = self.local_next[kind], self.peer_next[kind]
-            if opened and self._local_limit[kind] - opened < streams:
-                return False
-            if seen and self.peer_limit[kind] - seen < streams:
-                return False
-        return True
+        """Whether each side that opens bidirectional streams may open so many more."""
+        opened, seen = self.local_next[0], self.peer_next[0]
+        if opened and self._local_limit[0] - opened < streams:
+            return False
+        return not seen or self.peer_limit[0] - seen >= streams
 
     # The peer's
 

@@ -264,6 +264,20 @@ def test_no_request_waits_for_an_acknowledgement(limit: int, at_once: int) -> No
     assert longest[True] <= (2 * -(-at_once // limit) + 1) * round_trip + 1e-9
 
 
+def test_streams_that_stay_do_not_keep_it_away() -> None:
+    pair = Pair(link=Link(delay=0.0005), config=QuicConfig(max_unidirectional_streams=3))
+    client, server = pair.handshake()
+    for side in (client, server):
+        for _ in range(3):  # as HTTP/3 has them
+            stream = side.open_stream(unidirectional=True)
+            assert stream is not None
+            side.write(stream, b"settings")
+    pair.run(seconds=0.1)
+    small_requests(pair, client, 2 * QUIET_ACKS + 20)
+    assert client.ack_frequency.is_quiet
+    assert server.ack_frequency.is_quiet
+
+
 def test_many_requests_at_once_end_it_and_make_it_rarer() -> None:
     pair = Pair(link=Link(delay=0.0005))
     client, server = pair.handshake()
