@@ -180,7 +180,7 @@ class Meetings:
             await self._keep_path(kept)
             nursery.cancel_scope.cancel()
 
-    async def keep_node_path(self, meeting: Meeting, keep: Callable[[], Awaitable[None]]) -> None:
+    async def keep_node_path(self, meeting: Meeting, keep: Callable[[], Awaitable[object]]) -> None:
         """Keep a connection of our node's with `keep`, and take what the peer dials on the same path."""
         kept = self._paths.keep(meeting, GOODBYE)
 
@@ -248,18 +248,15 @@ class Meetings:
     async def _take_node(self, quic: QuicConnection, caller: Address) -> QuicStream | None:
         """Tell an agent connection from a DHT connection by the first stream, for nothing else does (spec 06 §1).
 
-        The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame.
+        The default agent of a host of ours has the node's AID, and callers of agents begin with the route frame. A node
+        may never have a word for us while we have some for it, so that a caller is taken for one if its stream is late.
         """
-        first, start = None, b""
+        first: QuicStream | None = None
         with trio.move_on_after(max(FIRST_STREAM_LIMIT, FIRST_STREAM_TRIPS * quic.stats.smoothed_rtt)):
             first = await quic.accept_stream()
-        if first is not None:
-            with trio.move_on_after(FIRST_BYTES_LIMIT):
-                start = await first.peek(len(ROUTE_MAGIC))
-        if start.startswith(ROUTE_MAGIC):
+        if first is not None and await _names_an_agent(first):
             return first
-        await self.punches.adopt(quic, caller, first)
-        return None
+        return await self.punches.adopt(quic, caller, first, is_other=_names_an_agent)
 
     async def _keep_call(self, call: PendingCall) -> None:
         peer = call.request.peer
@@ -350,6 +347,13 @@ class Meetings:
         self, quic: QuicConnection, meeting: Meeting, peer: Address, local: Address
     ) -> AgentConnection:
         return await self.dialler.introduce(quic, peer, local, path=lambda: meeting.description)
+
+
+async def _names_an_agent(stream: QuicStream) -> bool:
+    start = b""
+    with trio.move_on_after(FIRST_BYTES_LIMIT):
+        start = await stream.peek(len(ROUTE_MAGIC))
+    return start.startswith(ROUTE_MAGIC)
 
 
 async def _use(kept: KeptPath, connection: AgentConnection) -> None:

@@ -45,6 +45,9 @@ FIRST_PAUSE: Final = 30.0
 LONGEST_PAUSE: Final = 1800.0
 _DUPLICATE = "superseded by faster candidate"
 
+IsOther = Callable[[QuicStream], Awaitable[bool]]
+"""Whether a stream shows that its connection is none of a node's."""
+
 
 def pool_place(place: MeetingPlace) -> MeetingPlace:
     """The meeting place for DHT connections: never relayed, kept alive every 20 s, idle for 5 min (spec 06 §14)."""
@@ -79,14 +82,20 @@ class PunchedRoute:
             self.dropped += 1
         return True
 
-    async def run(self, take: Callable[[bytes], None], first: QuicStream | None) -> None:
-        """Carry messages both ways until the connection ends."""
+    async def run(
+        self, take: Callable[[bytes], None], first: QuicStream | None, is_other: IsOther | None
+    ) -> QuicStream | None:
+        """Carry messages both ways until the connection ends, or its first stream is something else: see `adopt`."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_messages, nursery)
                 if first is not None:
                     nursery.start_soon(self._receive_message, first, take)
                 async for stream in self.quic:
+                    if first is None and is_other is not None and await is_other(stream):
+                        nursery.cancel_scope.cancel()
+                        return stream
+                    first = stream
                     # The peer's stream limit bounds the tasks.
                     nursery.start_soon(self._receive_message, stream, take)
                 nursery.cancel_scope.cancel()
@@ -94,6 +103,7 @@ class PunchedRoute:
             logger.debug("punched connection with %s ended: %s", self.remote_address, ended.exceptions[0])
         finally:
             self._queue.close()
+        return None
 
     async def _send_messages(self, nursery: trio.Nursery) -> None:
         async for message in self._queue:
@@ -147,7 +157,7 @@ class PunchPool:
     dialling: Callable[[Address], ClientTls]
     take_call: Callable[[Meeting, Address], Awaitable[None]] | None = None
     """Keeps the connection of a peer that called us at the same moment, perhaps on behalf of an agent."""
-    keep_path: Callable[[Meeting, Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
+    keep_path: Callable[[Meeting, Callable[[], Awaitable[object]]], Awaitable[None]] | None = None
     """Keeps a connection by what it is given, and takes what the peer's agents then dial on the same path."""
     _routes: dict[NodeId, PunchedRoute] = attrs.field(factory=dict)
     _peers: dict[NodeId, _Peer] = attrs.field(factory=dict)
@@ -194,12 +204,15 @@ class PunchPool:
         for peer in self._peers.values():
             peer.failures, peer.not_before = 0, 0.0
 
-    async def adopt(self, quic: QuicConnection, caller: Address, first: QuicStream | None = None) -> None:
+    async def adopt(
+        self, quic: QuicConnection, caller: Address, first: QuicStream | None = None, *, is_other: IsOther | None = None
+    ) -> QuicStream | None:
         """Keep a connection a node has opened to us, `first` being a stream already accepted, until it ends.
 
-        `caller` is the AID its certificate proves.
+        `caller` is the AID its certificate proves. Without `first` the connection may turn out to be no node's: if
+        `is_other` says so of the first stream, that is returned, and the connection is the caller's again.
         """
-        await self._keep(caller, PunchedRoute(quic, dialled_here=False), first)
+        return await self._keep(caller, PunchedRoute(quic, dialled_here=False), first, is_other)
 
     async def _work(self, nursery: trio.Nursery) -> None:
         while True:
@@ -238,8 +251,11 @@ class PunchPool:
                     turn.end()
                     over.set()
                     if meeting.is_client or self.take_call is None:
-                        keep = partial(self._keep, address, PunchedRoute(meeting.quic, dialled_here=True), None)
-                        await (keep() if self.keep_path is None else self.keep_path(meeting, keep))
+                        keep = partial(self._keep, address, PunchedRoute(meeting.quic, dialled_here=True))
+                        if self.keep_path is None:
+                            await keep()
+                        else:
+                            await self.keep_path(meeting, keep)
                     else:
                         await self.take_call(meeting, address)
             if trio.current_time() >= limit.deadline:
@@ -260,14 +276,16 @@ class PunchPool:
         peer.not_before = trio.current_time() + pause
         self.dht.punch_failed(node_id, no_agent=no_agent)
 
-    async def _keep(self, address: Address, route: PunchedRoute, first: QuicStream | None) -> None:
+    async def _keep(
+        self, address: Address, route: PunchedRoute, first: QuicStream | None = None, is_other: IsOther | None = None
+    ) -> QuicStream | None:
         node_id = address.node_id
         older = self._routes.get(node_id)
         if older is not None and older.quic.close_reason is None:
             loser = self._loser(node_id, older, route)
             loser.quic.close(0, _DUPLICATE)
             if loser is route:
-                return
+                return None
         self._make_room()
         self._routes[node_id] = route
         self._peers.pop(node_id, None)
@@ -280,13 +298,16 @@ class PunchPool:
             except DecodeError as error:
                 logger.debug("node %s sent what is no message: %s", address, error)
 
+        other: QuicStream | None = None
         try:
-            await route.run(take, first)
+            other = await route.run(take, first, is_other)
         finally:
-            route.quic.close(0, "pool closed")
+            if other is None:
+                route.quic.close(0, "pool closed")
             self.dht.remove_route(node_id, route)
             if self._routes.get(node_id) is route:
                 del self._routes[node_id]
+        return other
 
     def _loser(self, node_id: NodeId, older: PunchedRoute, newer: PunchedRoute) -> PunchedRoute:
         """Both nodes called each other: both keep the connection the smaller NodeID dialled (spec 06 D4)."""

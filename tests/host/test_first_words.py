@@ -107,9 +107,11 @@ async def call_with_words_held_back() -> AsyncIterator[tuple[QuicConnection, Cal
             yield quic, lambda: dialler.introduce(quic, ALICE.address, BOB.address)
 
 
-async def test_on_a_slow_path_the_first_stream_may_come_late(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("late", [4, 30])
+async def test_on_a_slow_path_the_first_stream_may_come_late(autojump_clock: Clock, late: float) -> None:
+    """Even when the callee has taken the caller for a node by then."""
     async with call_with_words_held_back() as (_, introduce):
-        await trio.sleep(4)
+        await trio.sleep(late)
         connection = await introduce()
         assert await ask(connection, b"hello") == b"hello"
 
