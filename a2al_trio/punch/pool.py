@@ -36,6 +36,8 @@ MAX_MESSAGE: Final = 65_536
 """Bytes of a stream that are read (spec 06 §16.3)."""
 MESSAGE_LIMIT: Final = 10.0
 """Seconds a peer has to end a stream that it opened, or to close its half of one of ours."""
+CBOR_MAP: Final = 5
+"""The major type with which DHT messages begin (RFC 8949 §3.1)."""
 QUEUED_MESSAGES: Final = 64
 QUEUED_PUNCHES: Final = 64
 CONCURRENT_PUNCHES: Final = 4
@@ -127,6 +129,8 @@ class PunchedRoute:
             message = b""
             with trio.move_on_after(MESSAGE_LIMIT):
                 message = await stream.receive_all(limit=MAX_MESSAGE)
+                if message and message[0] >> 5 != CBOR_MAP:
+                    stream.reset()  # whoever asks something else is not to take silence for the answer
                 await stream.send_eof()
             stream.stop()
             await stream.aclose()

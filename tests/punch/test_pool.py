@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from a2al_trio.dht import PeerUnreachable
-from a2al_trio.errors import RecordNotFound
+from a2al_trio.errors import RecordNotFound, StreamReset
 from a2al_trio.host import Host
 from a2al_trio.identity import NodeId
 from a2al_trio.testing import Nat
@@ -83,6 +83,18 @@ async def test_a_hopeless_punch_is_not_repeated_at_once(autojump_clock: Clock) -
         bob.punches.punch(request)
         await trio.sleep(5)
         assert world.hub.stats.sessions_total == calls + 1
+
+
+async def test_what_is_no_message_is_not_answered_by_silence(autojump_clock: Clock) -> None:
+    """An agent whose connection was taken for a node's would take an empty stream for an answer."""
+    async with open_pair(serve=False) as (_, alice, bob):
+        bob.punches.punch(await wanted(bob, alice))
+        await until_connected(bob, alice)
+        stream = await bob.punches._routes[ALICE.node_id].quic.open_stream()
+        await stream.send_all(b"hello")
+        await stream.send_eof()
+        with pytest.raises(StreamReset):
+            await stream.receive_all(limit=100)
 
 
 async def test_oversized_and_damaged_messages_do_no_harm(autojump_clock: Clock) -> None:
