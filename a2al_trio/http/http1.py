@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import h11
 import trio
@@ -51,7 +51,7 @@ class Http1Stream:
             event = self._h11.next_event()
             if event is not h11.NEED_DATA:
                 assert not isinstance(event, (h11.Response, h11.InformationalResponse)), "requests only"
-                return event  # type: ignore[return-value]
+                return cast(RequestEvent, event)
             if self._h11.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self.read()

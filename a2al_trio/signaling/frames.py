@@ -122,7 +122,7 @@ def decode_frame(data: bytes | bytearray | memoryview) -> Frame:
     addresses = item.first("addrs")
     if isinstance(addresses, list):
         fields["addresses"] = tuple(address for address in addresses if isinstance(address, str))
-    return Frame(**fields)  # type: ignore[arg-type]
+    return Frame(**fields)  # type: ignore[arg-type]  # each was read as what its field takes
 
 
 class _Map:
