@@ -82,10 +82,13 @@ class Assembler:
         if self._starts:
             self._join_pieces()
 
-    def take_whole(self, data: bytes) -> None:
-        """Take all the bytes of a stream of which nothing has arrived before."""
-        self._ready.append(data)
-        self.received_to = self.highest = self.final_size = len(data)
+    def take_whole(self, data: bytes | None, size: int) -> None:
+        """Take all the `size` bytes of a stream of which nothing has arrived before; None if they were read already."""
+        self.received_to = self.highest = self.final_size = size
+        if data is None:
+            self.read_to = size
+        else:
+            self._ready.append(data)
 
     def insert(self, offset: int, data: bytes) -> None:
         """Take `data` at `offset`, whatever part of it is new; raises QuicTransportError if it is all holes."""

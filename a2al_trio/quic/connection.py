@@ -138,7 +138,8 @@ class QuicConnectionCore:
 
     def open_stream(self, *, unidirectional: bool = False) -> int | None:
         """Open a stream and return its ID; None while the peer's limit is reached (`StreamsAvailable` follows)."""
-        self._check_alive()
+        if self.closed:
+            self._check_alive()
         stream_id = self.streams.open(unidirectional=unidirectional)
         if self.streams.counts.is_scarce:
             acks = self.application.acks
@@ -183,7 +184,7 @@ class QuicConnectionCore:
         """Whether everything up to the end of the stream has arrived and was taken."""
         stream = self.streams.by_id.get(stream_id)
         half = None if stream is None else stream.receive
-        return stream is None or (half is not None and (half.end_delivered or half.assembler.is_read))
+        return stream is None or (half is not None and half.is_read)
 
     def is_given_up(self, stream_id: int) -> bool:
         """Whether the peer has stopped reading the stream or abandoned sending on it."""

@@ -89,22 +89,37 @@ class SendHalf:
 
 
 class ReceiveHalf:
-    """Our receiving direction of a stream (RFC 9000 §3.2)."""
+    """Our receiving direction of a stream (RFC 9000 §3.2).
+
+    A message that arrives whole, as small ones do, is all there will be: it is kept as `message` until it is read, and
+    needs neither an assembler nor more window. These are made for whoever asks.
+    """
 
     __slots__ = (
-        "assembler",
+        "_assembler",
+        "_max_window",
+        "_window",
         "credit_pending",
         "end_delivered",
+        "first_window",
+        "is_untouched",
+        "message",
+        "message_size",
         "reset_code",
         "signalled",
         "stop_code",
         "stop_pending",
-        "window",
     )
 
     def __init__(self, window: int, max_window: int) -> None:
-        self.assembler = Assembler()
-        self.window = ReceiveWindow(window, max_window)
+        self.first_window = window
+        self._max_window = max_window
+        self._assembler: Assembler | None = None
+        self._window: ReceiveWindow | None = None
+        self.is_untouched = True
+        """Whether nothing has arrived yet, and the application wants what will."""
+        self.message: bytes | None = None
+        self.message_size = 0
         self.reset_code: int | None = None
         self.stop_code: int | None = None
         self.stop_pending = False
@@ -113,16 +128,27 @@ class ReceiveHalf:
         self.end_delivered = False
 
     @property
-    def is_untouched(self) -> bool:
-        """Whether nothing has arrived yet, and the application wants what will."""
-        assembler = self.assembler
-        return (
-            assembler.highest == 0
-            and assembler.final_size is None
-            and self.stop_code is None
-            and self.reset_code is None
-            and not self.signalled
-        )
+    def assembler(self) -> Assembler:
+        """What has arrived."""
+        if self._assembler is None:
+            self._assembler = Assembler()
+            self.is_untouched = False
+            if self.message_size:
+                self._assembler.take_whole(self.message, self.message_size)
+                self.message = None
+        return self._assembler
+
+    @property
+    def window(self) -> ReceiveWindow:
+        """How much may arrive."""
+        if self._window is None:
+            self._window = ReceiveWindow(self.first_window, self._max_window)
+        return self._window
+
+    @property
+    def is_read(self) -> bool:
+        """Whether everything up to the end of the stream has arrived and was taken."""
+        return self.end_delivered or (self._assembler is not None and self._assembler.is_read)
 
     @property
     def is_done(self) -> bool:
@@ -137,7 +163,7 @@ class Stream:
 
     __slots__ = ("receive", "send", "stream_id")
 
-    def __init__(self, stream_id: int) -> None:
+    def __init__(self, stream_id: int, send: SendHalf | None, receive: ReceiveHalf | None) -> None:
         self.stream_id = stream_id
-        self.send: SendHalf | None = None
-        self.receive: ReceiveHalf | None = None
+        self.send = send
+        self.receive = receive

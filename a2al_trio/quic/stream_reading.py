@@ -34,15 +34,15 @@ class StreamReading:
         half = stream.receive
         if half is None:
             raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream is send-only")
-        assembler = half.assembler
         end = offset + len(data)
-        if fin and offset == 0 and 0 < end <= half.window.limit and half.is_untouched:
-            # A small message, whole: nothing has to be put in order.
+        if fin and not offset and half.is_untouched and 0 < end <= half.first_window:
             self._flow.on_received(end)
-            assembler.take_whole(data)
+            half.is_untouched = False
+            half.message, half.message_size = data, end
             half.signalled = True
             self._observer.on_stream_readable(stream.stream_id)
             return
+        assembler = half.assembler
         if fin or assembler.final_size is not None:
             self.check_final_size(half, end, is_final=fin)
         new = end - assembler.highest
@@ -134,6 +134,15 @@ class StreamReading:
         half = stream.receive
         if half is None:
             raise LocalProtocolError(f"stream {stream_id} is send-only")
+        message = half.message
+        if message is not None and len(message) <= limit:
+            half.message = None
+            half.end_delivered = True
+            self._flow.on_consumed(len(message))
+            self._table.remove_if_done(stream)
+            return message
+        if half.is_untouched:
+            return None
         if half.stop_code is not None:
             return b""
         if half.reset_code is not None:

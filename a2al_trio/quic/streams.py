@@ -73,9 +73,8 @@ class StreamTable:
         self.order = SendOrder()
         self.reading = StreamReading(self, flow, observer)
         self.writing = StreamWriting(self, flow, observer, send_buffer=limits.send_buffer)
-        self._peer_window_local_opened = 0
-        self._peer_window_peer_opened = 0
-        self._peer_window_unidirectional = 0
+        self._send_limits = [0, 0, 0, 0]
+        """What we may send on a new stream, by the two bits of its ID that tell its kind (RFC 9000 §2.1)."""
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -89,12 +88,12 @@ class StreamTable:
         self, *, window_local: int, window_remote: int, window_unidirectional: int, counts: tuple[int, int]
     ) -> None:
         """Take the peer's initial limits; `window_local` and `window_remote` are named from the peer's side."""
-        self._peer_window_peer_opened = window_local
-        self._peer_window_local_opened = window_remote
-        self._peer_window_unidirectional = window_unidirectional
+        ours, theirs = self._local_bit, self._local_bit ^ 1
+        self._send_limits[ours], self._send_limits[theirs] = window_remote, window_local
+        self._send_limits[2 | ours] = window_unidirectional
         for stream in self.by_id.values():
             if stream.send is not None:
-                self.writing.raise_limit(stream.send, self._initial_send_limit(stream.stream_id))
+                self.writing.raise_limit(stream.send, self._send_limits[stream.stream_id & 3])
         for kind, count in enumerate(counts):
             self.counts.raise_local_limit(kind, count)
 
@@ -104,12 +103,6 @@ class StreamTable:
         for stream in self.by_id.values():
             if stream.send is not None:
                 stream.send.limit = 0
-
-    def _initial_send_limit(self, stream_id: int) -> int:
-        if stream_id & 2:
-            return self._peer_window_unidirectional
-        is_local = stream_id & 1 == self._local_bit
-        return self._peer_window_local_opened if is_local else self._peer_window_peer_opened
 
     # Opening
 
@@ -129,18 +122,18 @@ class StreamTable:
         `receiving` tells which of our halves the frame is about. Raises QuicTransportError on a stream that
         cannot have that half, was never opened by us, or is beyond our limit (RFC 9000 §19.8 and others).
         """
-        stream = self.by_id.get(stream_id)
         kind, number = stream_id >> 1 & 1, stream_id >> 2
         if stream_id & 1 == self._local_bit:
             if number >= self.counts.local_next[kind]:
                 raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream was never opened")
             if kind and receiving:
                 raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream is send-only")
-            return stream
+            return self.by_id.get(stream_id)
         if kind and not receiving:
             raise QuicTransportError(TransportErrorCode.STREAM_STATE_ERROR, "stream is receive-only")
-        if stream is not None or number < self.counts.peer_next[kind]:
-            return stream
+        if number < self.counts.peer_next[kind]:
+            return self.by_id.get(stream_id)
+        stream = None
         for lower in self.counts.open_to(kind, number):
             lower_id = lower << 2 | stream_id & 3
             stream = self._create(lower_id)
@@ -148,14 +141,13 @@ class StreamTable:
         return stream
 
     def _create(self, stream_id: int) -> Stream:
-        stream = Stream(stream_id)
-        is_local = stream_id & 1 == self._local_bit
-        if is_local or not stream_id & 2:
-            limit = self._initial_send_limit(stream_id)
-            stream.send = SendHalf(self.writing, stream_id, limit, encode_varint(stream_id))
-        if not is_local or not stream_id & 2:
-            stream.receive = ReceiveHalf(self._window, self._max_window)
-        self.by_id[stream_id] = stream
+        send = receive = None
+        is_bidirectional, is_local = not stream_id & 2, stream_id & 1 == self._local_bit
+        if is_bidirectional or is_local:
+            send = SendHalf(self.writing, stream_id, self._send_limits[stream_id & 3], encode_varint(stream_id))
+        if is_bidirectional or not is_local:
+            receive = ReceiveHalf(self._window, self._max_window)
+        stream = self.by_id[stream_id] = Stream(stream_id, send, receive)
         return stream
 
     # Ending

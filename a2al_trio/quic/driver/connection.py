@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import trio
@@ -271,20 +271,22 @@ class QuicConnection(trio.abc.AsyncResource):
 
     async def _accept_stream(self, opened: list[int], wait: Wait) -> int:
         await trio.lowlevel.checkpoint_if_cancelled()
+        endpoint = self._endpoint
         while True:
-            self._require_not_closed_here()
+            if self.close_reason is not None:
+                self._require_not_closed_here()
             if opened:
                 stream_id = opened.pop(0)
                 if opened and self._wake(wait):
-                    self._endpoint._expect_word()
-                self._endpoint._expect_word()
+                    endpoint._expect_word()
+                endpoint._expect_word()
                 return stream_id
             self._require_open()
-            self._endpoint._had_word()
+            endpoint._had_word()
             if self.close_reason is None:
                 await self._park(wait)
                 # Should this task have nothing to say, the acknowledgement of what came leaves all the same.
-                self._endpoint._flush_soon()
+                endpoint._flush_soon()
 
     async def serve(self, handler: Callable[[QuicStream], Awaitable[object]]) -> None:
         """Run `handler` for every bidirectional stream the peer opens, until it closes the connection with code 0.
@@ -404,11 +406,12 @@ class QuicConnection(trio.abc.AsyncResource):
             self._require_not_closed_here()
             raise ConnectionLost(end.by, end.code, end.reason) from self._core.close_error
 
-    async def _park(self, wait: Wait) -> None:
+    def _park(self, wait: Wait) -> Coroutine[Any, Any, None]:
+        """Wait in line for this; without a coroutine of its own, for requests pass through here."""
         line = self._lines.get(wait)
         if line is None:
             line = self._lines[wait] = Line(self._endpoint._reading)
-        await line.wait()
+        return line.wait()
 
     def _wake(self, wait: Wait) -> bool:
         """Let one task that waits for this try again; returns whether there is one."""

@@ -359,8 +359,8 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
                         await reading.read_until_resumed(self._abort_receiving)
                     else:
                         await trio.lowlevel.wait_task_rescheduled(self._abort_receiving)
-                    endpoint._flush_soon()
-                self._require_open_for_receiving()
+                if self._closed or connection.close_reason is not None:
+                    self._require_open_for_receiving()
                 data = self._take(limit)
                 if data is not None:
                     return data
@@ -381,12 +381,13 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
             data = connection._core.read(self.stream_id, limit)
         except StreamReset as reset:
             self._reset_code = reset.code
+            connection._endpoint._flush_soon()
             raise
         if data is None:
             self._readable = False
         elif not data or connection._core.at_end(self.stream_id):
             self._receive_ended = True
-        # Taking bytes may have made new credit worth telling the peer.
+        # There may be new credit worth telling the peer, or an ACK, should the application have nothing to say.
         connection._endpoint._flush_soon()
         return data
 
@@ -395,7 +396,7 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
         """Whether nothing but the end is left to receive: all bytes have arrived and were taken."""
         if self._peeked or self._reset_code is not None:
             return False
-        return self._receive_ended or self._connection._core.at_end(self.stream_id)
+        return self._receive_ended or (self._readable and self._connection._core.at_end(self.stream_id))
 
     async def peek(self, size: int) -> bytes:
         """Wait for the next `size` bytes, or the end, and return them without taking them.
