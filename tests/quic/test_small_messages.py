@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from a2al_trio.errors import StreamReset
 from a2al_trio.quic.config import QuicConfig
+from a2al_trio.quic.errors import QuicTransportError
+from a2al_trio.quic.flow import ConnectionFlow, ReceiveWindow
+from a2al_trio.quic.streams import StreamLimits, StreamTable
 
 from .pair import Link, Pair
 from .test_connection import finish
@@ -95,3 +98,69 @@ def test_messages_arrive_once_and_whole_over_a_bad_link(sent: list[bytes], seed:
     pair.run(lambda: len(pair.server.finished) == len(sent))
     assert messages_of(pair) == sent
     finish(pair)
+
+
+class Heard:
+    """A StreamObserver that keeps what it is told, and a table whose streams are the peer's."""
+
+    def __init__(self, *, general: bool) -> None:
+        self.told: list[object] = []
+        self.flow = ConnectionFlow(ReceiveWindow(120, 1000))
+        limits = StreamLimits(bidirectional=4, unidirectional=4, window=50, max_window=1000, send_buffer=100)
+        self.table = StreamTable(is_client=False, limits=limits, flow=self.flow, observer=self)
+        self.general = general
+
+    def on_stream_opened(self, stream_id: int) -> None:
+        self.told.append(("opened", stream_id))
+
+    def on_stream_readable(self, stream_id: int) -> None:
+        self.told.append(("readable", stream_id))
+
+    def on_stream_writable(self, stream_id: int) -> None:
+        self.told.append(("writable", stream_id))
+
+    def on_streams_available(self, unidirectional: bool) -> None:
+        self.told.append(("available", unidirectional))
+
+    def do(self, verb: str, stream_id: int, number: int, size: int) -> None:
+        """Do one thing; what comes of it is told as well."""
+        reading = self.table.reading
+        try:
+            if verb in ("data", "end", "reset"):
+                is_new = stream_id >> 2 >= self.table.counts.peer_next[1]
+                stream = self.table.for_peer(stream_id, receiving=True)
+                if stream is None:
+                    return
+                assert stream.receive is not None
+                if is_new and self.general:
+                    assert not stream.receive.assembler.highest  # whoever has looked at it finds no whole message there
+                if verb == "reset":
+                    reading.on_reset(stream, 7, size)
+                else:
+                    reading.on_data(stream, number, bytes(range(number, number + size)), fin=verb == "end")
+            elif verb == "read":
+                self.told.append(reading.read(stream_id, size or 1))
+            else:
+                reading.stop(stream_id, number)
+        except (QuicTransportError, StreamReset) as error:
+            self.told.append(str(error))
+        window = self.flow.receive
+        self.told.append((self.flow.received, window.consumed, self.flow.update_pending, sorted(self.table.control)))
+        self.told.append([(half.is_read, half.is_done) for stream in self.table if (half := stream.receive)])
+
+
+STEPS = st.tuples(
+    st.sampled_from(["end", "end", "data", "read", "read", "reset", "stop"]),
+    st.sampled_from([2, 2, 6]),
+    st.sampled_from([0, 0, 0, 10, 20]),
+    st.sampled_from([0, 10, 10, 20, 50, 51, 70]),
+)
+
+
+@given(st.lists(STEPS, max_size=12))
+def test_a_message_that_came_whole_is_like_any_other(steps: list[tuple[str, int, int, int]]) -> None:
+    short, general = Heard(general=False), Heard(general=True)
+    for step in steps:
+        short.do(*step)
+        general.do(*step)
+        assert short.told == general.told
