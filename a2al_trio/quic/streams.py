@@ -162,10 +162,10 @@ class StreamTable:
             self.writing.reset(stream_id, 0)
         elif send is not None:
             send.stop_told = True
+            if send.stopped_code is not None:
+                self.remove_if_done(stream)
         if receive is not None and not receive.end_delivered and receive.stop_code is None:
             self.reading.stop(stream_id, 0)
-        else:
-            self.remove_if_done(stream)
 
     def remove_if_done(self, stream: Stream) -> None:
         """Drop the stream if both halves are over, and let the peer open another one."""
