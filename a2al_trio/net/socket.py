@@ -40,6 +40,10 @@ DUAL_STACK = SocketAddress("::", 0)
 WILDCARDS = ("::", "0.0.0.0")
 NO_CONTROL = Arrival()
 
+ControlMessages = list[tuple[int, int, bytes]]
+Way = tuple[tuple[str | int, ...] | None, ControlMessages]
+"""Where single datagrams go, None if the socket cannot reach it, and what goes along with each."""
+
 
 @attrs.define
 class SocketStats:
@@ -69,9 +73,9 @@ class UdpSocket:
         self._saturated = False
         self._buffer: ReceiveBuffer | None = None
         self._sources: dict[tuple[object, ...], SocketAddress] = {}
-        self._destinations: dict[SocketAddress, tuple[str | int, ...] | None] = {}
+        self._ways: dict[tuple[SocketAddress, int, str | None], Way] = {}
         self._arrivals: dict[tuple[tuple[int, int, bytes], ...], Arrival] = {}
-        self._controls: dict[tuple[bool, int, int, str | None], list[tuple[int, int, bytes]]] = {}
+        self._controls: dict[tuple[bool, int, int, str | None], ControlMessages] = {}
         self._local_address = self._source(sock.getsockname())
         self._host = None if self._local_address.host in WILDCARDS else self._local_address.host
 
@@ -202,34 +206,34 @@ class UdpSocket:
         if self._closed:
             raise trio.ClosedResourceError("this socket is closed")
         data, segment_size = transmit.data, transmit.segment_size
-        destination = transmit.destination
-        address = self._destinations.get(destination) or self._remember(destination)
+        way = transmit.destination, transmit.ecn, transmit.source_host
+        address, control = self._ways.get(way) or self._find_way(*way)
         size = len(data)
         if address is None:
             self.stats.unreachable += -(-size // segment_size)
             return size
         if size <= segment_size:
-            return size if self._send_one(data, address, transmit) else 0
+            return size if self._send_one(data, address, control) else 0
         view, sent = memoryview(data), 0
         step = segment_size * max(1, min(MAX_SEGMENTS, MAX_RUN // segment_size)) if self._segments else segment_size
         while sent < size:
             chunk = view[sent : sent + step]
             if len(chunk) > segment_size and self._segments:
-                taken = self._send_run(chunk, address, transmit)
+                taken = self._send_run(chunk, address, control, transmit)
             else:
-                taken = len(chunk) if self._send_one(chunk, address, transmit) else 0
+                taken = len(chunk) if self._send_one(chunk, address, control) else 0
             sent += taken
             if taken < len(chunk):
                 return sent
         return sent
 
     def _send_one(
-        self, datagram: bytes | bytearray | memoryview, address: tuple[str | int, ...], transmit: Transmit
+        self, datagram: bytes | bytearray | memoryview, address: tuple[str | int, ...], control: ControlMessages
     ) -> bool:
         """Send a datagram, or lose it; False if the socket is full."""
         try:
-            if (transmit.ecn or transmit.source_host) and self._has_control:
-                self._sock.sendmsg((datagram,), self._control(transmit, 0), 0, address)
+            if control:
+                self._sock.sendmsg((datagram,), control, 0, address)
             else:
                 self._sock.sendto(datagram, address)
         except BlockingIOError:
@@ -242,11 +246,14 @@ class UdpSocket:
                 self.stats.unreachable += 1
         return True
 
-    def _send_run(self, run: memoryview, address: tuple[str | int, ...], transmit: Transmit) -> int:
-        """Send several datagrams with one call; returns the bytes taken."""
+    def _send_run(
+        self, run: memoryview, address: tuple[str | int, ...], control: ControlMessages, transmit: Transmit
+    ) -> int:
+        """Send several datagrams with one call; returns the bytes taken. `control` is for each alone."""
         segment_size = transmit.segment_size
+        run_control = self._control(transmit.destination, transmit.ecn, transmit.source_host, segment_size)
         try:
-            self._sock.sendmsg((run,), self._control(transmit, segment_size), 0, address)
+            self._sock.sendmsg((run,), run_control, 0, address)
         except BlockingIOError:
             self.stats.full += 1
             return 0
@@ -255,13 +262,14 @@ class UdpSocket:
             if error.errno == errno.EIO:
                 self._segments = False
             for start in range(0, len(run), segment_size):
-                if not self._send_one(run[start : start + segment_size], address, transmit):
+                if not self._send_one(run[start : start + segment_size], address, control):
                     return start
         return len(run)
 
-    def _control(self, transmit: Transmit, segment_size: int) -> list[tuple[int, int, bytes]]:
-        destination = transmit.destination
-        key = (destination.is_ipv6, segment_size, transmit.ecn, transmit.source_host)
+    def _control(
+        self, destination: SocketAddress, ecn: int, source_host: str | None, segment_size: int
+    ) -> ControlMessages:
+        key = (destination.is_ipv6, segment_size, ecn, source_host)
         control = self._controls.get(key)
         if control is None:
             if len(self._controls) >= CACHE_SIZE:
@@ -269,19 +277,23 @@ class UdpSocket:
             control = self._controls[key] = control_messages(
                 destination,
                 segment_size=segment_size,
-                ecn=transmit.ecn if self.features.ecn else 0,
-                source_host=transmit.source_host if self.features.packet_info else None,
+                ecn=ecn if self.features.ecn else 0,
+                source_host=source_host if self.features.packet_info else None,
             )
         return control
 
-    def _remember(self, destination: SocketAddress) -> tuple[str | int, ...] | None:
-        """Work out the form the kernel takes, None if the socket has not got that family."""
-        if len(self._destinations) >= CACHE_SIZE:
-            self._destinations.clear()
-        address = self._destinations[destination] = self._kernel_address(destination)
-        return address
+    def _find_way(self, destination: SocketAddress, ecn: int, source_host: str | None) -> Way:
+        """Work out what the kernel wants to know of a single datagram."""
+        if len(self._ways) >= CACHE_SIZE:
+            self._ways.clear()
+        address = self._kernel_address(destination)
+        way = self._ways[destination, ecn, source_host] = (
+            address, [] if address is None else self._control(destination, ecn, source_host, 0)
+        )  # fmt: skip
+        return way
 
     def _kernel_address(self, destination: SocketAddress) -> tuple[str | int, ...] | None:
+        """Return the form the kernel takes, None if the socket has not got that family."""
         host, port = destination
         if not self._ipv6:
             return None if ":" in host else (host, port)

@@ -87,30 +87,30 @@ class ApplicationFrames:
 
     def __init__(self, connection: QuicConnectionCore) -> None:
         self._connection = connection
+        self._flow = connection.flow
+        self._ack_frequency = connection.ack_frequency
+        self._crypto = connection.application.crypto.send
+        self._queues = (
+            connection.streams.control, connection.streams.counts.limits_pending,
+            connection.streams.counts.blocked_pending, connection.local_cids.pending,
+            connection.peer_cids.retire_pending, connection.datagrams.outgoing, connection.tokens_pending,
+        )  # fmt: skip
+        """What may hold control frames that wait, for a look at all at once."""
         self._acks_without_ping = 0
 
     @property
     def has_control(self) -> bool:
-        """Whether frames other than ACK and STREAM wait."""
-        connection = self._connection
-        streams, flow = connection.streams, connection.flow
-        if (
-            streams.control
+        """Whether frames other than ACK and STREAM wait. Asked for each packet, so it is kept lean."""
+        connection, flow, crypto = self._connection, self._flow, self._crypto
+        return (
+            any(self._queues)
             or flow.update_pending
             or flow.blocked_pending
             or connection.ping_pending
             or connection.handshake_done_pending
-            or True in streams.counts.limits_pending
-            or True in streams.counts.blocked_pending
-            or connection.local_cids.pending
-            or connection.peer_cids.retire_pending
-            or connection.datagrams.outgoing
-            or connection.tokens_pending
-            or connection.ack_frequency.pending
-        ):
-            return True
-        crypto = connection.application.crypto.send
-        return crypto.end > 0 and crypto.has_pending
+            or self._ack_frequency.pending
+            or (crypto.acked_to < crypto.end and crypto.has_pending)
+        )
 
     def collect(self, content: PacketContent, now: float, *, control: bool = True, early: bool = False) -> None:
         """Fill a packet that may be ack-eliciting: control frames first, then datagrams, then streams in turn.
@@ -190,12 +190,12 @@ class ApplicationFrames:
             flow.blocked_pending = False
             content.add(encode_varints(0x14, flow.send_limit), Resend(partial(self._again_blocked, flow.send_limit)))
         for kind in (0, 1):
-            if counts.limits_pending[kind] and content.room > 10:
-                counts.limits_pending[kind] = False
-                again = Resend(partial(counts.limits_pending.__setitem__, kind, True))
+            if kind in counts.limits_pending and content.room > 10:
+                counts.limits_pending.remove(kind)
+                again = Resend(partial(counts.limits_pending.add, kind))
                 content.add(encode_varints(0x12 + kind, counts.grant(kind)), again)
-            if counts.blocked_pending[kind] and content.room > 10:
-                counts.blocked_pending[kind] = False
+            if kind in counts.blocked_pending and content.room > 10:
+                counts.blocked_pending.remove(kind)
                 content.add(encode_varints(0x16 + kind, counts.local_limit(kind)))
         while streams.control and content.room > 32:
             _, stream = streams.control.popitem()

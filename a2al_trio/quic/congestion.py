@@ -43,7 +43,7 @@ class CongestionController(Protocol):
 
     @property
     def window(self) -> int:
-        """Bytes allowed in flight."""
+        """Bytes allowed in flight, never less than `minimum_window`."""
 
     @property
     def slow_start_threshold(self) -> int | None:

@@ -84,6 +84,8 @@ class QuicConnectionCore:
         self.version = version
         self.user_data: object = None
         self._router = router
+        self.is_touched = False
+        """Set by the router; see `Router.touch`."""
         self.reports = Reports(self, router)
         self.ready = False
         self.closed = False
@@ -128,11 +130,11 @@ class QuicConnectionCore:
         self.establishment = Establishment(self)
         self.migration = Migration(self)
         self.intake = Intake(self)
-        self.transmitter = Transmitter(self)
         self.known_versions = (VERSION_1, VERSION_2)
         self.ack_delay_unit = 8 / 1_000_000
         self.key_updates = KeyUpdates(self)
         self.ack_frequency = AckFrequency(self)
+        self.transmitter = Transmitter(self)
 
     # Commands
 
@@ -162,7 +164,8 @@ class QuicConnectionCore:
         accepted = self.streams.writing.write(stream_id, data, fin=fin)
         if accepted > BULK and self.ack_frequency.is_quiet:
             self.ack_frequency.on_bulk()
-        self._router.touch(self)
+        if not self.is_touched:
+            self._router.touch(self)
         return accepted
 
     def read(self, stream_id: int, limit: int) -> bytes | None:
@@ -176,7 +179,7 @@ class QuicConnectionCore:
             if stream is not None and (stream.receive is None or not stream.receive.assembler.is_complete):
                 self._check_alive()
         data = self.streams.reading.read(stream_id, limit)
-        if self.flow.update_pending or self.streams.control or True in self.streams.counts.limits_pending:
+        if self.flow.update_pending or self.streams.control or self.streams.counts.limits_pending:
             self._router.touch(self)
         return data
 
@@ -218,7 +221,8 @@ class QuicConnectionCore:
     def forget(self, stream_id: int) -> None:
         """The application is done with the stream: what is unfinished is abandoned with code 0."""
         self.streams.forget(stream_id)
-        self._router.touch(self)
+        if not self.is_touched:
+            self._router.touch(self)
 
     def set_urgency(self, stream_id: int, urgency: int) -> None:
         """Order sending: streams of a lower number (0 to 7, 3 at first) go first, equal ones take turns."""

@@ -37,7 +37,7 @@ from a2al_trio.quic.packet_crypto import VERSION_1, VERSION_2, initial_keys
 from a2al_trio.quic.token import RetryToken, TokenKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from a2al_trio.machine import Entropy
     from a2al_trio.net.address import SocketAddress
@@ -361,22 +361,25 @@ class QuicEndpointCore:
         """Whether `datagrams_to_send` may have something to yield."""
         return bool(self._touched or self._stateless)
 
-    def small_datagram(self, now: float) -> Transmit | None:
-        """Return the one datagram there is to send if it is small: a request, an answer, or a few of them.
+    def send_small(self, send: Callable[[Transmit], int], now: float) -> tuple[Transmit, int] | None:
+        """Let `send` have the one datagram there is to send if it is small: a request, an answer, or a few of them.
 
-        None says nothing; `datagrams_to_send` knows, as long as `transmit_due`.
+        Returns the datagram and what `send` returned, the bytes it took; most of the bookkeeping is done in between,
+        while the datagram travels. None says nothing: `datagrams_to_send` knows the rest, as long as `transmit_due`.
         """
         if len(self._touched) != 1 or self._stateless:
             return None
-        connection = next(iter(self._touched))
-        if connection.closed:
-            return None
+        (connection,) = self._touched
         transmitter = connection.transmitter
-        transmit = transmitter.small_datagram(now)
-        if transmit is not None and transmitter.is_quiet:
-            self._touched.clear()
-            self._untimed[connection] = None
-        return transmit
+        sent = transmitter.small.send_lone(send, now)
+        if sent is None:
+            transmit = None if connection.closed else transmitter.small_datagram(now)
+            if transmit is None:
+                return None
+            sent = transmit, send(transmit)
+        if transmitter.is_quiet:
+            self._settle(connection)
+        return sent
 
     def datagrams_to_send(self, now: float) -> Generator[Transmit, None, None]:
         """Yield what to send now; a buffer is valid until the next one is asked for. May be closed at any yield."""
@@ -385,8 +388,13 @@ class QuicEndpointCore:
         while self._touched:
             connection = next(iter(self._touched))
             yield from connection.transmits(now)
-            self._touched.pop(connection, None)
-            self._untimed[connection] = None
+            self._settle(connection)
+
+    def _settle(self, connection: QuicConnectionCore) -> None:
+        """The connection has said what it had to say."""
+        self._touched.pop(connection, None)
+        self._untimed[connection] = None
+        connection.is_touched = False
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` is due next, or None."""
@@ -455,6 +463,7 @@ class QuicEndpointCore:
         """See Router."""
         if connection in self.connections:
             self._touched[connection] = None
+            connection.is_touched = True
 
     def make_cid(self, connection: QuicConnectionCore) -> tuple[bytes, bytes]:
         """See Router."""
@@ -501,3 +510,4 @@ class QuicEndpointCore:
         self._armed.pop(connection, None)
         self._touched.pop(connection, None)
         self._untimed.pop(connection, None)
+        connection.is_touched = False

@@ -38,7 +38,7 @@ class ConnectionObserver(Protocol):
     """What a connection reports to somebody who watches; times are those of the endpoint's clock."""
 
     def packet_sent(self, now: float, level: int, number: int, payload: bytes | memoryview, size: int) -> None:
-        """A packet of `size` bytes is about to leave; `payload` is its plaintext, only valid during the call."""
+        """A packet of `size` bytes leaves; `payload` is its plaintext, only valid during the call."""
 
     def packet_received(self, now: float, level: int, number: int, payload: bytes | memoryview, size: int) -> None:
         """A packet of `size` bytes arrived and was decrypted."""

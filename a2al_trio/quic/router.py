@@ -18,7 +18,7 @@ class Router(Protocol):
         """Queue an event for the driver."""
 
     def touch(self, connection: QuicConnectionCore) -> None:
-        """The connection may have something to send, or other deadlines."""
+        """The connection may have something to send, or other deadlines; it `is_touched` until that was looked at."""
 
     def make_cid(self, connection: QuicConnectionCore) -> tuple[bytes, bytes]:
         """Return a new connection ID, routed to the connection, and its stateless reset token."""

@@ -25,7 +25,7 @@ class SendBuffer:
 
     `next_offset` is the first byte never sent, `end` the byte behind the last one written, `lost` holds what must
     be sent again. `final` says that `end` is the end of the stream; a lost or unsent FIN is `fin_pending`. `message` is
-    all there is to send, as long as none of it was sent.
+    all there is to send, as long as none of it was sent, and not among the blocks yet.
     """
 
     __slots__ = (
@@ -98,17 +98,20 @@ class SendBuffer:
 
     def write_message(self, data: bytes) -> None:
         """Take all bytes of the stream at once, and the end with them; nothing was written before."""
-        self._blocks.append(data)
-        self._starts.append(0)
+        self.message = data
         self.end = len(data)
         self.final = self.fin_pending = True
-        self.message = data
 
     def on_message_sent(self) -> None:
         """Note that `message` is on its way, as a whole and with the end."""
+        self._keep_message()
         self.next_offset = self.end
         self.fin_pending = False
-        self.message = None
+
+    def _keep_message(self) -> None:
+        """Keep `message` as all other data is kept, since it was sent or goes out in pieces."""
+        assert self.message is not None
+        self._blocks, self._starts, self.message = [self.message], [0], None
 
     def finish(self) -> None:
         """Mark the end of the stream."""
@@ -117,6 +120,8 @@ class SendBuffer:
 
     def pieces(self, start: int, length: int, count: int) -> list[bytes | bytearray]:
         """Return `count` pieces of `length` bytes from offset `start` on."""
+        if self.message is not None:
+            self._keep_message()
         index = bisect_right(self._starts, start) - 1
         block, begin = self._blocks[index], start - self._starts[index]
         whole = min((len(block) - begin) // length, count)
@@ -133,6 +138,8 @@ class SendBuffer:
         """Return the bytes from `start` to `stop`, which must still be there."""
         if start == stop:
             return b""
+        if self.message is not None:
+            self._keep_message()
         index = bisect_right(self._starts, start) - 1
         begin = start - self._starts[index]
         block = self._blocks[index]
@@ -154,8 +161,9 @@ class SendBuffer:
 
     def on_sent(self, start: int, stop: int, *, fin: bool) -> None:
         """Note that these bytes, taken from the start of `next_range`, are on their way."""
+        if self.message is not None:
+            self._keep_message()
         self.next_offset = max(self.next_offset, stop)
-        self.message = None
         if self.lost:
             self.lost.subtract(start, stop)
         if fin:

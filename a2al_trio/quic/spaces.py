@@ -52,7 +52,7 @@ class PacketSpace:
 
     __slots__ = (
         "acks", "crypto", "discarded", "given_up", "is_application", "largest_acked", "last_eliciting_at", "level",
-        "loss_time", "next_number", "probes", "receive_keys", "send_keys", "sent", "skipped",
+        "loss_time", "next_number", "probes", "receive_keys", "send_keys", "sent", "skip_at", "skipped",
     )  # fmt: skip
 
     def __init__(self, level: Level, *, is_application: bool, max_ack_delay: float) -> None:
@@ -70,6 +70,8 @@ class PacketSpace:
         self.last_eliciting_at: float | None = None
         self.probes = 0
         self.discarded = False
+        self.skip_at = 0
+        """The number to be left out next; only ever in the application's space."""
         self.skipped: list[int] = []
 
     def take_number(self) -> int:

@@ -33,10 +33,10 @@ class StreamCounts:
         self._peer_open = [0, 0]
         self.is_scarce = False
         """Whether there was little room for others when we last opened a stream, or wanted to."""
-        self.limits_pending = [False, False]
-        """Whether MAX_STREAMS is to be sent."""
-        self.blocked_pending = [False, False]
-        """Whether STREAMS_BLOCKED is to be sent."""
+        self.limits_pending: set[int] = set()
+        """The kinds for which MAX_STREAMS is to be sent."""
+        self.blocked_pending: set[int] = set()
+        """The kinds for which STREAMS_BLOCKED is to be sent."""
 
     # Ours
 
@@ -46,7 +46,7 @@ class StreamCounts:
         if number >= self._local_limit[kind]:
             if not self._wanted[kind]:
                 self._wanted[kind] = True
-                self.blocked_pending[kind] = True
+                self.blocked_pending.add(kind)
             self.is_scarce = True
             return None
         self.local_next[kind] = number + 1
@@ -62,7 +62,7 @@ class StreamCounts:
         if maximum <= self._local_limit[kind]:
             return
         self._local_limit[kind] = maximum
-        self.blocked_pending[kind] = False
+        self.blocked_pending.discard(kind)
         if self._wanted[kind]:
             self._wanted[kind] = False
             self._on_available(bool(kind))
@@ -98,7 +98,7 @@ class StreamCounts:
         allowance = self._allowance[kind]
         # Half of the allowance at a time, so that a MAX_STREAMS frame is not spent on every stream.
         if self.peer_next[kind] - self._peer_open[kind] + allowance - self.peer_limit[kind] > allowance >> 1:
-            self.limits_pending[kind] = True
+            self.limits_pending.add(kind)
 
     def grant(self, kind: int) -> int:
         """Raise the number of streams the peer may open in all, and return it."""

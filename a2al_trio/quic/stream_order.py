@@ -18,12 +18,14 @@ LITTLE_DATA = 512
 class SendOrder:
     """The streams that have something to send and may; urgency 0 goes first."""
 
-    __slots__ = ("_by_urgency", "levels")
+    __slots__ = ("_by_urgency", "levels", "lone")
 
     def __init__(self) -> None:
         self._by_urgency: list[dict[int, SendHalf]] = [{} for _ in range(URGENCIES)]
         self.levels = 0
         """Bit n is set when a stream of urgency n has something to send."""
+        self.lone: SendHalf | None = None
+        """The only stream that has something to send, if it was the first to come since there was none."""
 
     def activate(self, half: SendHalf) -> None:
         """Put the stream in the order unless it is there."""
@@ -31,13 +33,19 @@ class SendOrder:
         level = self._by_urgency[urgency]
         if half.stream_id not in level:
             level[half.stream_id] = half
-            self.levels |= 1 << urgency
+            if self.levels:
+                self.lone = None
+                self.levels |= 1 << urgency
+            else:
+                self.lone = half
+                self.levels = 1 << urgency
 
     def deactivate(self, half: SendHalf) -> None:
         """Take the stream out of the order."""
         urgency = half.urgency
         level = self._by_urgency[urgency]
         if half.stream_id in level:
+            self.lone = None
             del level[half.stream_id]
             if not level:
                 self.levels &= ~(1 << urgency)
@@ -57,6 +65,7 @@ class SendOrder:
 
     def drop_first(self, count: int) -> None:
         """Take the first streams of `first_level` out of the order."""
+        self.lone = None
         levels = self.levels
         lowest = levels & -levels
         level = self._by_urgency[lowest.bit_length() - 1]

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["StreamWriting"]
 
 MAX_MESSAGE = 1024
-"""What a stream carries in one piece may have so many bytes to be kept as it is, without a buffer."""
+"""What a stream carries in one piece may have so many bytes to be kept as it is, without a buffer.
+
+That fits into the smallest datagram there is, 1200 bytes, with all that goes around it and the usual ACK.
+"""
 
 
 class StreamWriting:
@@ -43,21 +46,19 @@ class StreamWriting:
         """Accept bytes up to the send buffer's mark and return how many; see QuicConnectionCore.write."""
         stream = self._streams.get(stream_id)
         half = None if stream is None else stream.send
-        if half is None or half.stopped_code is not None:
+        if half is None or half.reset_code is not None or half.buffer.final:
+            if half is not None and half.stopped_code is None and half.buffer.final and fin and not data:
+                return 0  # the end may be told twice
             raise self._refusal(stream_id, stream)
-        buffer, is_over = half.buffer, half.buffer.final or half.reset_code is not None
-        if fin and not is_over and not buffer.end and type(data) is bytes and 0 < len(data) <= self._most_message:
+        buffer, size = half.buffer, len(data)
+        if fin and 0 < size <= self._most_message and type(data) is bytes and not buffer.end:
             # All the stream will ever carry, in one small piece.
             buffer.write_message(data)
             self.order.activate(half)
-            return len(data)
-        if is_over:
-            if fin and not data and buffer.final:
-                return 0
-            raise LocalProtocolError(f"stream {stream_id} has been finished or reset already")
+            return size
         if type(data) is memoryview and data.itemsize != 1:
             data = data.cast("B")
-        size = len(data)
+            size = len(data)
         if size:
             room = self._send_buffer - buffer.end + buffer.next_offset
             if size > room:
@@ -77,8 +78,10 @@ class StreamWriting:
         if stream is None:
             return LocalProtocolError(f"stream {stream_id} is closed")
         half = stream.send
-        if half is None or half.stopped_code is None:
+        if half is None:
             return LocalProtocolError(f"stream {stream_id} is receive-only")
+        if half.stopped_code is None:  # a stream that was stopped has been reset as well
+            return LocalProtocolError(f"stream {stream_id} has been finished or reset already")
         half.stop_told = True
         self._table.remove_if_done(stream)
         return StreamStopped(half.stopped_code)

@@ -17,7 +17,7 @@ from a2al_trio.quic.packet_builder import BUFFER_SIZE, MAX_SEGMENTS, mask_long_h
 from a2al_trio.quic.packet_crypto import TAG_SIZE
 from a2al_trio.quic.paths import MIN_DATAGRAM
 from a2al_trio.quic.recovery import SentRun
-from a2al_trio.quic.small_packet import SmallPacketWriter
+from a2al_trio.quic.small_packet import MOST_UNACKED, SmallPacketWriter
 from a2al_trio.quic.tls import Level
 from a2al_trio.quic.varint import varint_size
 
@@ -46,9 +46,8 @@ class Transmitter:
         self._connection = connection
         self._buffer = connection.buffer
         self.frames = ApplicationFrames(connection)
-        self._small = SmallPacketWriter(connection, self.frames)
+        self.small = SmallPacketWriter(connection, self.frames)
         self.paced_until: float | None = None
-        self._skip_at = 0
 
     def transmits(self, now: float) -> Iterator[Transmit]:
         """Yield everything that may leave now; each buffer is reused once the next is asked for."""
@@ -67,7 +66,8 @@ class Transmitter:
     def small_datagram(self, now: float) -> Transmit | None:
         """Return the one packet that says all there is to say on a few small streams, None if there is more to it.
 
-        That is what requests and answers are made of, so it goes without the generators of `transmits`.
+        That is what requests and answers are made of, so it goes without the generators of `transmits`. Of a single
+        message `SmallPacketWriter.send_lone` has taken care before.
         """
         connection = self._connection
         if not connection.handshake_spaces_gone or connection.paths.need_probing:
@@ -75,15 +75,17 @@ class Transmitter:
         space, path = connection.application, connection.paths.current
         if space.probes or not connection.streams.order.is_little or self.frames.has_control:
             return None
+        if space.next_number - space.largest_acked >= MOST_UNACKED:
+            return None
         size = path.mtu.size
         # What was left of the pacer's bucket usually does, and there is no need to see how much it is by now.
         has_room = path.validated and path.pacer.tokens >= size and path.in_flight + size <= path.congestion.window
         if not has_room and self._allowance(path, now) < size:
             return None
         self.paced_until = None
-        if space.next_number >= self._skip_at:
+        if space.next_number >= space.skip_at:
             self._maybe_skip_number(space)
-        return self._small.write(path, now)
+        return self.small.write(path, now)
 
     @property
     def is_quiet(self) -> bool:
@@ -219,9 +221,10 @@ class Transmitter:
             if not wants_data and acks.due_at > now:
                 return
             allowed = self._allowance(path, now) if wants_data else 0
-            if allowed >= path.mtu.size and not control and not space.probes and order.is_little:
+            may_be_small = allowed >= path.mtu.size and not control and not space.probes
+            if may_be_small and order.is_little and space.next_number - space.largest_acked < MOST_UNACKED:
                 self._maybe_skip_number(space)
-                transmit = self._small.write(path, now)
+                transmit = self.small.write(path, now)
                 if transmit is not None:
                     yield transmit
                 if not order.levels and not streams.control and not connection.flow.blocked_pending:
@@ -392,10 +395,10 @@ class Transmitter:
 
     def _maybe_skip_number(self, space: PacketSpace) -> None:
         """Now and then leave out a packet number (RFC 9000 §21.4)."""
-        if space.next_number >= self._skip_at:
-            if self._skip_at:
+        if space.next_number >= space.skip_at:
+            if space.skip_at:
                 space.skip_number()
-            self._skip_at = space.next_number + 500 + self._connection.entropy(1)[0] * 16
+            space.skip_at = space.next_number + 500 + self._connection.entropy(1)[0] * 16
 
     # Single packets outside the run
 

@@ -11,7 +11,7 @@ import attrs
 
 from a2al_trio.errors import ConnectionLost, StreamReset
 from a2al_trio.net.address import SocketAddress
-from a2al_trio.net.datagram import Received
+from a2al_trio.net.datagram import Received, Transmit
 from a2al_trio.quic.config import QuicConfig
 from a2al_trio.quic.connection import QuicConnectionCore
 from a2al_trio.quic.endpoint import QuicEndpointCore
@@ -123,14 +123,20 @@ class Pair:
         return connection, self.server.connection
 
     def flush(self, side: Side) -> None:
-        """Let a side send, and take its events."""
-        for transmit in side.core.datagrams_to_send(self.now):
+        """Let a side send as the driver does, and take its events."""
+
+        def send(transmit: Transmit) -> int:
             data, size = bytes(transmit.data), transmit.segment_size
             other = self.server if side is self.client else self.client
             pieces = [data[at : at + size] for at in range(0, len(data), size)]
             side.datagrams += len(pieces)
             side.sizes += [len(piece) for piece in pieces]
             self._send(side, other, pieces, size, transmit.ecn, transmit.destination)
+            return len(data)
+
+        side.core.send_small(send, self.now)
+        for transmit in side.core.datagrams_to_send(self.now):
+            send(transmit)
         self._take_events(side)
 
     def _send(self, side: Side, other: Side, pieces: list[bytes], size: int, ecn: int, to: SocketAddress) -> None:

@@ -27,6 +27,19 @@ def test_pieces_cross_blocks() -> None:
     assert [len(piece) for piece in buffer.pieces(0, 3000, 3)] == [3000] * 3
 
 
+def test_a_message_is_kept_whole_until_a_part_of_it_is_wanted() -> None:
+    whole, partly, in_pieces = SendBuffer(), SendBuffer(), SendBuffer()
+    for buffer in (whole, partly, in_pieces):
+        buffer.write_message(b"message")
+        assert (buffer.message, buffer.next_range(), buffer.has_pending) == (b"message", (0, 7), True)
+    assert (partly.peek(2, 5), partly.message) == (b"ssa", None)
+    assert (in_pieces.pieces(0, 3, 2), in_pieces.message) == ([b"mes", b"sag"], None)
+    whole.on_message_sent()
+    assert (whole.message, whole.has_pending) == (None, False)
+    whole.on_lost(0, 7, fin=True)
+    assert (whole.next_range(), whole.peek(0, 7), whole.fin_pending) == ((0, 7), b"message", True)
+
+
 def test_a_fin_alone_is_sent_and_resent() -> None:
     buffer = SendBuffer()
     buffer.finish()

@@ -109,6 +109,7 @@ class QuicEndpoint:
         "_heard",
         "_is_server",
         "_reading",
+        "_send",
         "_share",
         "_socket",
         "_timer",
@@ -118,6 +119,7 @@ class QuicEndpoint:
 
     def __init__(self, socket: DatagramSocket, config: QuicConfig, server: ServerTls | None, accept_queue: int) -> None:
         self._socket = socket
+        self._send = socket.send_nowait
         self._core = QuicEndpointCore(config, server=server, entropy=secrets.token_bytes, now=trio.current_time())
         self._is_server = server is not None
         self._accept_limit = accept_queue
@@ -307,9 +309,8 @@ class QuicEndpoint:
 
     def _flush_soon(self) -> None:
         """Send what commands of the application brought about, once all tasks of this tick have had their say."""
-        wanted = self._flush_wanted
-        if wanted.task is not None and not self._reading.relief_due and self._core.transmit_due:
-            wanted.wake()
+        if not self._reading.relief_due and self._flush_wanted.task is not None and self._core.transmit_due:
+            self._flush_wanted.wake()
 
     def _flush_rest(self) -> None:
         """A task that read has gone its way: send what it said if that has not been done."""
@@ -322,51 +323,54 @@ class QuicEndpoint:
 
     def _had_word(self) -> None:
         """A task waits again, or is done with a stream of the peer: perhaps it was the last one to wait for."""
-        if self._words_expected:
-            self._words_expected -= 1
+        expected = self._words_expected
+        if not expected:
+            return
+        self._words_expected = expected - 1
+        if expected > 1:
             self._heard += 1
-            if not self._words_expected or self._heard >= self._share:
-                self._heard = 0
-                if self._core.transmit_due:
-                    self._flush()
+            if self._heard < self._share:
+                return
+        self._heard = 0
+        self._flush()
 
     # --- input, then drain ---------------------------------------------------------------------------------------
 
     def _flush(self, now: float | None = None) -> None:
-        """Hand out events, send what there is to send, and see to the timer."""
+        """Send what there is to send, hand out events, and see to the timer."""
         core = self._core
         if now is None:
             now = trio.current_time()
+        # The usual word is one small datagram, and the peer waits for it: whatever can be done after it is.
+        sent = core.send_small(self._send, now) if self._unsent is None else None
+        if sent is not None and sent[1] < len(sent[0].data):
+            self._keep_rest(*sent)
+        elif sent is None and not core.transmit_due and not core.has_events:
+            return  # nothing has happened since the last time
+        if core.transmit_due:
+            self._transmit(now)
         if core.has_events:
             self._dispatch()
-        if core.transmit_due and self._unsent is None:
-            self._transmit(now)
-            if core.has_events:
-                self._dispatch()
+            if core.transmit_due:
+                self._transmit(now)  # a connection that nobody can take care of was refused
         due = core.next_timeout()
         if due is not None and due < self._timer.deadline:
             self._timer.deadline = due
 
     def _transmit(self, now: float) -> None:
-        core, send = self._core, self._socket.send_nowait
-        small = core.small_datagram(now)
-        if small is not None:
-            taken = send(small)
-            if taken < len(small.data):
-                self._keep_rest(small, taken)
-                self._flush_wanted.wake()
-                return
-            if not core.transmit_due:
-                return
-        with closing(core.datagrams_to_send(now)) as transmits:
+        if self._unsent is not None:
+            return
+        send = self._send
+        with closing(self._core.datagrams_to_send(now)) as transmits:
             for transmit in transmits:
                 taken = send(transmit)
                 if taken < len(transmit.data):
                     self._keep_rest(transmit, taken)
-                    self._flush_wanted.wake()
                     return
 
     def _keep_rest(self, transmit: Transmit, taken: int) -> None:
+        """Keep what the socket did not take, for the sending task."""
+        self._flush_wanted.wake()
         # The core reuses its buffer, so what the socket did not take is copied; only one run at a time ever is.
         self._unsent = Transmit(
             bytes(memoryview(transmit.data)[taken:]),

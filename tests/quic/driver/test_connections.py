@@ -10,6 +10,7 @@ import trio.testing
 
 from a2al_trio.errors import CloseCause, ConfigurationError, ConnectionLost, LocalProtocolError
 from a2al_trio.net.address import SocketAddress
+from a2al_trio.net.datagram import Transmit
 from a2al_trio.quic import PeerRejected, QuicConfig, QuicConnection, open_quic
 from a2al_trio.testing import Link, open_simnet
 from tests.quic.driver.support import two_connections, two_endpoints
@@ -272,6 +273,30 @@ async def test_a_full_socket_holds_the_rest_back(autojump_clock: Clock) -> None:
                 await stream.send_all(bytes(300_000))
             received = await far.accept_unidirectional_stream()
             assert len(await received.receive_all(limit=1_000_000)) == 300_000
+
+
+async def test_a_message_that_finds_the_socket_full_leaves_later(autojump_clock: Clock) -> None:
+    async with open_simnet() as net:
+        near_host, far_host = net.host("near", link=Link(latency=0.01, rate=100_000)), net.host("far")
+        near_socket, far_socket = near_host.bind(send_buffer=5000), far_host.bind()
+        config = QuicConfig(path_mtu_discovery=False)
+        async with open_quic(far_socket, server=server_tls()) as server, open_quic(near_socket, config) as client:
+            near = await client.connect(far_socket.address, tls=client_tls(), server_name="test")
+            far = await server.accept()
+            await trio.sleep(1)
+            noise = Transmit(b"noise" * 100, 500, far_socket.address)
+            while near_socket.send_nowait(noise):
+                pass
+            packets = near.stats.packets_sent
+            async with await near.open_unidirectional_stream() as stream:
+                await stream.send_all(b"message", end=True)
+                await trio.testing.wait_all_tasks_blocked()
+                assert near.stats.packets_sent == packets + 1
+                assert client._unsent is not None
+            received = await far.accept_unidirectional_stream()
+            assert await received.receive_all(limit=100) == b"message"
+            assert client._unsent is None
+            assert near.stats.packets_lost == 0
 
 
 async def test_two_endpoints_connect_to_each_other_at_once(autojump_clock: Clock) -> None:
