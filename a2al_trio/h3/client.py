@@ -10,7 +10,7 @@ import trio
 from a2al_trio.errors import ConnectionLost, Refused
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.errors import ErrorCode, H3Error
-from a2al_trio.h3.exchange import ClientExchange
+from a2al_trio.h3.exchange import ENDS, ClientExchange
 from a2al_trio.h3.fields import RequestHead
 from a2al_trio.h3.session import GOING_AWAY, H3Session, open_session
 from a2al_trio.quic import QuicConnection, QuicStream
@@ -51,32 +51,45 @@ class H3Client:
             LocalProtocolError: the head is malformed, or larger than the server takes.
             H3Error, ConnectionLost, trio.ClosedResourceError: the connection has ended.
         """
-        session = self._session
-        if session.going_away:
+        session, core = self._session, self._session.core
+        if core.peer_goaway is not None:
             raise Refused(GOING_AWAY)
-        section = session.core.head_section(head)
-        exchange = ClientExchange(session, await self._open_stream(), is_tunnel=bool(head.protocol))
+        section = core.head_section(head)
         try:
-            if session.going_away:
+            requests = session.requests
+            stream = await (session.connection.open_stream() if len(requests) < CROWD else self._wait_for_stream())
+        except (trio.ClosedResourceError, ConnectionLost):
+            if session.failure is not None:
+                raise session.failure from None
+            if core.peer_goaway is not None:
+                raise Refused(GOING_AWAY) from None
+            raise
+        exchange = requests[stream.stream_id] = ClientExchange(session, stream, head.protocol != b"")
+        try:
+            if core.peer_goaway is not None:
                 raise Refused(GOING_AWAY)
-            await exchange._send(exchange._encode(section), content, end=end)
+            if len(content) != section.announced:
+                await exchange._send(exchange._encode(section), content, end=end)
+                return exchange
+            exchange._sent_all = end
+            data = section.opening + content
+            try:
+                # There is room for as much in a new stream, as a rule, and opening it was a checkpoint.
+                sent = stream.send_nowait(data, end=end)
+                if sent < len(data):
+                    await stream.send_all(data[sent:], end=end)
+            except ENDS as error:
+                exchange._settle(error)
+                raise
         except BaseException:
             await exchange.abandon()
             raise
         return exchange
 
-    async def _open_stream(self) -> QuicStream:
-        session = self._session
-        try:
-            if len(session.requests) < CROWD:
-                return await session.connection.open_stream()
-            with session.until_going_away():
-                return await session.connection.open_stream()
-        except (trio.ClosedResourceError, ConnectionLost):
-            if session.failure is not None:
-                raise session.failure from None
-            if not session.going_away:
-                raise
+    async def _wait_for_stream(self) -> QuicStream:
+        """Open a stream when that may take a while, and the server may go away meanwhile."""
+        with self._session.until_going_away():
+            return await self._session.connection.open_stream()
         raise Refused(GOING_AWAY)
 
 

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from typing import Any
 
 from a2al_trio.errors import LocalProtocolError
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.datagrams import decode_datagram
 from a2al_trio.h3.errors import ErrorCode, H3Error
-from a2al_trio.h3.events import ConnectionEvent, GoAway, RequestEvent, SettingsReceived, Unblocked, Unwanted
-from a2al_trio.h3.fields import Field, Malformed, RequestHead, ResponseHead, check_fields, section_size
+from a2al_trio.h3.events import (
+    ConnectionEvent,
+    GoAway,
+    Head,
+    MessageData,
+    RequestEvent,
+    SettingsReceived,
+    Unblocked,
+    Unwanted,
+)
+from a2al_trio.h3.fields import (
+    Field,
+    Malformed,
+    RequestHead,
+    ResponseHead,
+    check_fields,
+    content_length,
+    section_size,
+)
 from a2al_trio.h3.frames import (
+    DATA,
     HEADERS,
     HTTP2_FRAMES,
     FrameParser,
@@ -21,19 +40,22 @@ from a2al_trio.h3.frames import (
     decode_single_id,
     encode_frame,
     encode_settings,
+    frame_header,
 )
-from a2al_trio.h3.memo import HeadMemo, Section
-from a2al_trio.h3.message import MessageReceiver, receive_whole
+from a2al_trio.h3.memo import VALUES, HeadMemo, Section
+from a2al_trio.h3.message import END, MessageReceiver, receive_whole
 from a2al_trio.h3.qpack import Qpack
 from a2al_trio.quic.varint import MAX_VARINT, VarintError, decode_varint, encode_varint
 
-__all__ = ["H3Core", "StreamType"]
+__all__ = ["JOINED_SIZE", "H3Core", "StreamType"]
 
 CONTROL_KEPT = frozenset({FrameType.SETTINGS, FrameType.GOAWAY, FrameType.MAX_PUSH_ID, FrameType.CANCEL_PUSH})
 CONTROL_REFUSED = dict.fromkeys(
     (*HTTP2_FRAMES, FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE), ErrorCode.FRAME_UNEXPECTED
 )
 CONTROL_FRAME_SIZE = 4096
+JOINED_SIZE = 4096
+"""Content up to this size is copied behind its frame's header instead of being sent by itself."""
 SMALL_SIZE = 1024
 """Sections that count more (RFC 9114 §4.2.2) use the dynamic table; whether they could do without is not tried."""
 
@@ -60,8 +82,9 @@ class H3Core:
         self.is_client = is_client
         self.offers_datagrams = datagrams
         """Whether we take HTTP datagrams, because our side takes QUIC datagrams (RFC 9297 §2.1.1)."""
-        self._qpack = Qpack(self.config)
-        self._memo = HeadMemo(self._qpack, is_client=is_client, limit=self.config.field_section_size)
+        self.qpack = Qpack(self.config)
+        self._memo = HeadMemo(self.qpack, is_client=is_client, limit=self.config.field_section_size)
+        self._known, self._written = self._memo.known, self._memo.written
         settings: dict[int, int] = {
             Setting.QPACK_MAX_TABLE_CAPACITY: self.config.table_capacity,
             Setting.MAX_FIELD_SECTION_SIZE: self.config.field_section_size,
@@ -91,12 +114,14 @@ class H3Core:
 
     def head_section(self, head: RequestHead | ResponseHead) -> Section:
         """Return the field section for a head, to be given to `send_section`; raises LocalProtocolError."""
+        section = self._written.get(VALUES[type(head)](head))
+        return self._new_head_section(head) if section is None else section
+
+    def _new_head_section(self, head: RequestHead | ResponseHead) -> Section:
         if type(head) is RequestHead and head.protocol and not self.takes_extended_connect:
             raise LocalProtocolError("the server has not said that it takes extended CONNECT (RFC 9220 §3)")
-        section = self._memo.written(head)
-        if section is None:
-            section = self._section(head.fields())
-            self._memo.remember(head, section)
+        section = self._section(head.fields(), content_length(head.headers) or 0)
+        self._memo.remember(head, section)
         return section
 
     @property
@@ -118,13 +143,17 @@ class H3Core:
             raise LocalProtocolError(f"the trailers are malformed: {error}") from error
         return self._section(fields)
 
-    def _section(self, fields: list[Field]) -> Section:
+    def _section(self, fields: list[Field], announced: int = -1) -> Section:
         size = section_size(fields)
         if size > self._peer_field_section_size:
             raise LocalProtocolError(f"the fields count {size} bytes, the peer takes {self._peer_field_section_size}")
-        block = self._qpack.encode_small(fields) if size <= SMALL_SIZE else None
+        block = self.qpack.encode_small(fields) if size <= SMALL_SIZE else None
         frame = None if block is None else encode_frame(HEADERS, block)
-        return Section(fields, size, frame, asks_head=fields[:1] == [(b":method", b"HEAD")])
+        asks_head = fields[:1] == [(b":method", b"HEAD")]
+        if frame is None or asks_head or not 0 <= announced <= JOINED_SIZE:
+            return Section(fields, size, frame, asks_head)
+        opening = frame + frame_header(DATA, announced) if announced else frame
+        return Section(fields, size, frame, asks_head, opening, announced)
 
     def send_section(self, stream_id: int, section: Section) -> bytes:
         """Return the bytes that carry a field section on a request stream."""
@@ -132,7 +161,7 @@ class H3Core:
             self._heads_asked.add(stream_id)
         if section.frame is not None:
             return section.frame
-        return encode_frame(HEADERS, self._qpack.encode(stream_id, section.fields))
+        return encode_frame(HEADERS, self.qpack.encode(stream_id, section.fields))
 
     def send_goaway(self, stream_id: int) -> None:
         """Announce that no request from `stream_id` on is taken (RFC 9114 §5.2); a server's word only."""
@@ -143,23 +172,45 @@ class H3Core:
     @property
     def has_output(self) -> bool:
         """Whether `take_output` would give something that should not wait, see Qpack."""
-        return self._qpack.due or bool(self._control_output)
+        return self.qpack.due or bool(self._control_output)
 
     def take_output(self) -> list[tuple[StreamType, bytes]]:
         """What is due on our unidirectional streams, without the types they begin with."""
         output = []
         for kind, buffer in (
             (StreamType.CONTROL, self._control_output),
-            (StreamType.ENCODER, self._qpack.encoder_output),
-            (StreamType.DECODER, self._qpack.decoder_output),
+            (StreamType.ENCODER, self.qpack.encoder_output),
+            (StreamType.DECODER, self.qpack.decoder_output),
         ):
             if buffer:
                 output.append((kind, bytes(buffer)))
                 buffer.clear()
-        self._qpack.output_taken()
+        self.qpack.output_taken()
         return output
 
     # --- request streams -----------------------------------------------------------------------------------------
+
+    def receive_whole(self, stream_id: int, data: bytes) -> tuple[Any, bytes] | None:
+        """Take all bytes of a request stream, up to its end, if they are a head and content in one piece.
+
+        Most small messages are. The head is of a request for a server, of a response for a client. None if it is
+        another message, which `receive_request` takes; that raises the same. Neither knows the stream afterwards.
+        """
+        try:
+            # A section of less than 64 bytes lies behind its type and size; that these are so the opening tells.
+            known = None if self._heads_asked else self._known.get(data[2 : 2 + data[1]])
+        except IndexError:
+            return None
+        if known is not None and len(data) == known.whole_size and data.startswith(known.opening):
+            return known.event.head, data[len(known.opening) :]
+        if len(data) > self.config.field_block_size:
+            return None
+        whole = receive_whole(stream_id, data, self._memo, no_content=stream_id in self._heads_asked)
+        if whole is not None:
+            self._heads_asked.discard(stream_id)
+            if self.qpack.due:
+                self._check_output()
+        return whole
 
     def receive_request(self, stream_id: int, data: bytes, *, end: bool = False) -> list[RequestEvent]:
         """Take bytes of a request stream.
@@ -167,17 +218,14 @@ class H3Core:
         Give none while `is_blocked`: they would be held. Raises H3Error; if it has a `stream_id`, that stream is to be
         reset and stopped with its code, and `abandon` called.
         """
-        no_content = stream_id in self._heads_asked
         message = self._messages.get(stream_id)
         if message is None:
-            if end and len(data) <= self.config.field_block_size:
-                whole = receive_whole(stream_id, data, self._memo, no_content=no_content)
-                if whole is not None:
-                    if self._qpack.due:
-                        self._check_output()
-                    return whole
-            message = MessageReceiver(stream_id, self._qpack, self._memo, self.config, is_client=self.is_client)
+            if end and (whole := self.receive_whole(stream_id, data)) is not None:
+                head, content = whole
+                return [Head(head), MessageData(content), END] if content else [Head(head), END]
+            message = MessageReceiver(stream_id, self.qpack, self._memo, self.config, is_client=self.is_client)
             self._messages[stream_id] = message
+        no_content = stream_id in self._heads_asked
         resumed = []
         if stream_id in self._unblocked:
             self._unblocked.discard(stream_id)
@@ -200,7 +248,7 @@ class H3Core:
         """The stream was reset, or its reader wants no more: its field sections will not be decoded."""
         self.forget(stream_id)
         self._unblocked.discard(stream_id)
-        self._qpack.cancel(stream_id)
+        self.qpack.cancel(stream_id)
 
     def receive_datagram(self, data: bytes) -> tuple[int, bytes]:
         """Take a QUIC datagram; returns the request stream it is for, and its payload. Raises H3Error."""
@@ -230,7 +278,7 @@ class H3Core:
             elif kind is StreamType.ENCODER:
                 self._receive_encoder(data, events)
             else:
-                self._qpack.receive_decoder(data)
+                self.qpack.receive_decoder(data)
         if end:
             self.unidirectional_reset(stream_id)
         self._check_output()
@@ -256,7 +304,7 @@ class H3Core:
 
     def _receive_encoder(self, data: bytes, events: list[ConnectionEvent]) -> None:
         self._memo.forget_read()
-        for stream_id in self._qpack.receive_encoder(data):
+        for stream_id in self.qpack.receive_encoder(data):
             if stream_id in self._messages:
                 self._unblocked.add(stream_id)
                 events.append(Unblocked(stream_id))
@@ -288,7 +336,7 @@ class H3Core:
         self.settings = settings
         self._peer_field_section_size = settings.get(Setting.MAX_FIELD_SECTION_SIZE, MAX_VARINT)
         self._memo.forget_written()  # which was not held against this limit
-        self._qpack.apply_settings(
+        self.qpack.apply_settings(
             table_capacity=settings.get(Setting.QPACK_MAX_TABLE_CAPACITY, 0),
             blocked_streams=settings.get(Setting.QPACK_BLOCKED_STREAMS, 0),
         )
@@ -309,5 +357,5 @@ class H3Core:
 
     def _check_output(self) -> None:
         """A peer that takes no instructions on our QPACK streams must not make us collect them for ever."""
-        if len(self._qpack.decoder_output) + len(self._qpack.encoder_output) > self.config.held_size:
+        if len(self.qpack.decoder_output) + len(self.qpack.encoder_output) > self.config.held_size:
             raise H3Error(ErrorCode.EXCESSIVE_LOAD, "the peer does not read our QPACK streams")

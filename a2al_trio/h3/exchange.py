@@ -6,13 +6,14 @@ down, what the peer does not read makes `send_data` wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
 import trio
 
 from a2al_trio.errors import ConnectionLost, LocalProtocolError, StreamReset
+from a2al_trio.h3.core import JOINED_SIZE
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import Head, MessageData, MessageEnd, RequestEvent, Trailers
 from a2al_trio.h3.fields import Field, RequestHead, ResponseHead
@@ -21,7 +22,6 @@ from a2al_trio.h3.memo import Section
 from a2al_trio.quic import QuicStream
 
 if TYPE_CHECKING:
-    from a2al_trio.h3.head_timer import HeadTimer
     from a2al_trio.h3.session import H3Session
 
 __all__ = ["ClientExchange", "ServerExchange"]
@@ -31,12 +31,12 @@ ENDS = (H3Error, StreamReset, ConnectionLost, trio.ClosedResourceError)
 Buffer = bytes | bytearray | memoryview
 HeadT = TypeVar("HeadT", RequestHead, ResponseHead)
 
-JOINED_SIZE = 4096
-"""Content up to this size is copied behind its frame's header instead of being sent by itself."""
-
 
 class _Exchange(Generic[HeadT]):
     """What both sides do. One task may send and one may receive at a time.
+
+    All calls can be cancelled while they wait. A request that is there already, and content that came together with its
+    head, are handed out without a checkpoint; to send is one.
 
     All calls raise, besides what they name:
         H3Error: the peer broke the protocol; without `stream_id` the whole connection has ended.
@@ -45,7 +45,7 @@ class _Exchange(Generic[HeadT]):
     """
 
     __slots__ = (
-        "_core",
+        "_content",
         "_events",
         "_head_received",
         "_head_sent",
@@ -56,26 +56,31 @@ class _Exchange(Generic[HeadT]):
         "_session",
         "_stream",
         "is_tunnel",
-        "stream_id",
         "trailers",
     )
     _leave_code = ErrorCode.REQUEST_CANCELLED
+    _made_with_head = False
+    """Whether who makes the exchange sends the head of our message."""
 
-    def __init__(self, session: H3Session, stream: QuicStream) -> None:
+    def __init__(self, session: H3Session, stream: QuicStream, is_tunnel: bool | None = None) -> None:
         self._session: H3Session = session
-        self._core = session.core
         self._stream = stream
-        self._events: list[RequestEvent] = []  # short: content that came in a row is one event
-        self._head_sent = self._sent_all = False
-        self._head_received = self._received_all = False
-        self._over = False
+        # Most messages come whole, and all that is left to give out of them is the content. For the others there are
+        # events: few, for content that came in a row is one. None as long as nothing has come.
+        self._content = b""
+        self._events: list[RequestEvent] | None = None
+        self._head_sent = self._made_with_head
+        self._sent_all = self._head_received = self._received_all = self._over = False
         self._reason: Exception | None = None
-        self.is_tunnel: bool | None = None
+        self.is_tunnel = is_tunnel
         """Whether it is extended CONNECT (RFC 9220); None on a server until the head of the request has come."""
-        self.stream_id = stream.stream_id
-        """Number of the QUIC stream."""
         self.trailers: tuple[Field, ...] = ()
         """The fields behind the content, once it has been received to its end."""
+
+    @property
+    def stream_id(self) -> int:
+        """Number of the QUIC stream."""
+        return self._stream.stream_id
 
     @property
     def complete(self) -> bool:
@@ -85,15 +90,15 @@ class _Exchange(Generic[HeadT]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __aexit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> Awaitable[None]:
         """Leave the exchange: finish a message that has begun, and stop what still comes.
 
         A block that ends in an exception resets the stream instead.
         """
         self._end(error)
-        await self._stream.aclose()
+        return self._stream.aclose()
 
     def _end(self, error: BaseException | None) -> None:
         """Leave the exchange, up to the end of the stream itself."""
@@ -133,14 +138,17 @@ class _Exchange(Generic[HeadT]):
         if self._over:
             return
         self._over = True
-        if self._received_all:
-            self._core.forget(self.stream_id)
-        else:
+        session, stream_id = self._session, self._stream.stream_id
+        if not self._received_all:
+            self._content = b""
             self._stream.stop(code)
-            self._core.abandon(self.stream_id)
-            self._session.unblock(self.stream_id)
-            self._session.flush()
-        self._session.leave(self.stream_id)
+            session.core.abandon(stream_id)
+            session.unblock(stream_id)
+            session.flush()
+        elif self._events is not None:
+            session.core.forget(stream_id)
+        if session.requests.pop(stream_id, None) is not None and session.core.peer_goaway is not None:
+            session.left()
 
     # --- sending -------------------------------------------------------------------------------------------------
 
@@ -155,7 +163,7 @@ class _Exchange(Generic[HeadT]):
     async def send_end(self, trailers: Iterable[Field] = ()) -> None:
         """Complete the message, with trailers if there are any."""
         self._require_head_sent()
-        section = self._core.trailer_section(trailers)
+        section = self._session.core.trailer_section(trailers)
         await self._send(self._encode(section) if section.fields else b"", end=True)
 
     def _require_head_sent(self) -> None:
@@ -169,8 +177,9 @@ class _Exchange(Generic[HeadT]):
 
     def _encode(self, section: Section) -> bytes:
         """The frame of a field section; what it needs of the dynamic table goes out first."""
-        data = self._core.send_section(self.stream_id, section)
-        if self._core.has_output:
+        core = self._session.core
+        data = core.send_section(self.stream_id, section)
+        if core.has_output:
             self._session.flush()
         return data
 
@@ -199,6 +208,25 @@ class _Exchange(Generic[HeadT]):
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
+    def _take_first(self, data: bytes) -> HeadT | None:
+        """Take the first bytes of the stream. If they are a whole message its head is returned, else events come."""
+        if self._over:
+            raise self._reason or trio.ClosedResourceError("this exchange was given up here")
+        stream, core = self._stream, self._session.core
+        head: HeadT | None = None
+        if stream.at_end and (whole := core.receive_whole(stream.stream_id, data)) is not None:
+            head, content = whole
+            self._head_received = True
+            if content:
+                self._content = content
+            else:
+                self._received_all = True
+        else:
+            self._events = core.receive_request(stream.stream_id, data, end=stream.at_end)
+        if core.qpack.due:
+            self._session.flush()
+        return head
+
     async def receive_head(self) -> HeadT:
         """Wait for the head of the message. After one with a status below 200 call again for the next."""
         if self._head_received:
@@ -208,12 +236,15 @@ class _Exchange(Generic[HeadT]):
             raise LocalProtocolError("no further head comes")
         head = event.head
         self._head_received = type(head) is RequestHead or cast(ResponseHead, head).status >= 200
-        return cast(HeadT, head)
+        return cast("HeadT", head)
 
     async def receive_some(self) -> bytes:
         """Wait for content and return a piece of it; `b""` is the end, `trailers` are there then."""
         if not self._head_received:
             raise LocalProtocolError("receive the head of the message before its content")
+        if self._content:
+            content, self._content, self._received_all = self._content, b"", True
+            return content
         while not self._received_all:
             match await self._next_event():
                 case MessageData(data=data):
@@ -238,6 +269,9 @@ class _Exchange(Generic[HeadT]):
         return self
 
     async def __anext__(self) -> bytes:
+        if self._content:
+            content, self._content, self._received_all = self._content, b"", True
+            return content
         if not self._received_all and (chunk := await self.receive_some()):
             return chunk
         raise StopAsyncIteration
@@ -247,20 +281,21 @@ class _Exchange(Generic[HeadT]):
             await trio.lowlevel.checkpoint_if_cancelled()
         if self._over:
             raise self._reason or trio.ClosedResourceError("this exchange was given up here")
-        core, stream = self._core, self._stream
+        session, stream, stream_id = self._session, self._stream, self._stream.stream_id
+        core = session.core
         try:
             while not self._events:
-                if core.is_blocked(self.stream_id):
-                    await self._session.wait_unblocked(self.stream_id)
+                if core.is_blocked(stream_id):
+                    await session.wait_unblocked(stream_id)
                     data, end = b"", False
                 else:
                     data = await stream.receive_some()
                     end = stream.at_end
                 if self._over:
                     raise self._reason or trio.ClosedResourceError("this exchange was given up here")
-                self._events = core.receive_request(self.stream_id, data, end=end)
+                self._events = core.receive_request(stream_id, data, end=end)
                 if core.has_output:
-                    self._session.flush()
+                    session.flush()
         except ENDS as error:
             self._settle(error)
             raise
@@ -288,15 +323,18 @@ class ClientExchange(_Exchange[ResponseHead]):
     """A request we make; leave it with `async with`."""
 
     __slots__ = ()
-
-    def __init__(self, session: H3Session, stream: QuicStream, *, is_tunnel: bool) -> None:
-        super().__init__(session, stream)
-        self.is_tunnel = is_tunnel
-        self._head_sent = True  # by who makes the exchange
-        session.requests[self.stream_id] = self
+    _made_with_head = True
 
     async def receive_response(self) -> ResponseHead:
         """Wait for the head of the final response, passing over interim ones."""
+        if self._events is None and not self._head_received and not self._over:
+            try:
+                whole = self._take_first(await self._stream.receive_some())
+            except ENDS as error:
+                self._settle(error)
+                raise
+            if whole is not None:
+                return whole
         while (head := await self.receive_head()).status < 200:
             pass
         return head
@@ -305,21 +343,28 @@ class ClientExchange(_Exchange[ResponseHead]):
 class ServerExchange(_Exchange[RequestHead]):
     """A request made of us; leave it with `async with`."""
 
-    __slots__ = ("_timer",)
+    __slots__ = ()
     _leave_code = ErrorCode.NO_ERROR  # the answer is whole, the rest of the request is not needed
-
-    def __init__(self, session: H3Session, stream: QuicStream, timer: HeadTimer) -> None:
-        super().__init__(session, stream)
-        self._timer = timer
 
     async def receive_head(self) -> RequestHead:
         """Wait for the head of the request; raises H3Error if it does not come within 75 seconds."""
-        self._timer.begin(self)
-        try:
-            head = await super().receive_head()
-        finally:
-            self._timer.end(self)
-        self.is_tunnel = bool(head.protocol)
+        head = None
+        if self._events is None and not self._head_received and not self._over:
+            try:
+                data = self._stream.receive_nowait()
+                if data is not None:
+                    head = self._take_first(data)
+            except ENDS as error:
+                self._settle(error)
+                raise
+        if head is None:
+            timer = self._session.head_timer
+            timer.begin(self)
+            try:
+                head = await super().receive_head()
+            finally:
+                timer.end(self)
+        self.is_tunnel = head.protocol != b""
         return head
 
     def _abandon_code(self, error: BaseException | None) -> ErrorCode:
@@ -342,6 +387,14 @@ class ServerExchange(_Exchange[RequestHead]):
         """
         if self._head_sent:
             raise LocalProtocolError("the head of this response was sent already")
-        section = self._core.head_section(head)
+        section = self._session.core.head_section(head)
         self._head_sent = head.status >= 200
-        await self._send(self._encode(section), content, end=end)
+        if len(content) != section.announced or self._sent_all:
+            await self._send(self._encode(section), content, end=end)
+            return
+        self._sent_all = end
+        try:
+            await self._stream.send_all(section.opening + content, end=end)
+        except ENDS as error:
+            self._settle(error)
+            raise

@@ -76,7 +76,7 @@ def _as_tuple(fields: Iterable[Field]) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # made for every message, which is half as much work without slots
 class RequestHead:
     """What a request begins with. `headers` has no pseudo-header fields; CONNECT has no scheme and no path.
 
@@ -134,7 +134,7 @@ class RequestHead:
         return cls(method, authority or next(iter(hosts)), path, headers, scheme, protocol)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # made for every message, which is half as much work without slots
 class ResponseHead:
     """What a response begins with; `status` below 200 is interim, another head follows it."""
 

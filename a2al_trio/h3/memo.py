@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from operator import attrgetter
 
 import attrs
 
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import Head
 from a2al_trio.h3.fields import Field, Malformed, RequestHead, ResponseHead, content_length, section_size
+from a2al_trio.h3.frames import DATA, HEADERS, encode_frame, frame_header
 from a2al_trio.h3.qpack import Qpack
 
-__all__ = ["HeadMemo", "KnownHead", "Section"]
+__all__ = ["VALUES", "HeadMemo", "KnownHead", "Section"]
 
 KEPT = 64
 """Heads that are remembered; then it begins anew."""
@@ -20,8 +22,40 @@ KEPT_SIZE = 1024
 NO_CONTENT = (204, 304)
 """Responses that have none, whatever they announce (RFC 9110 §6.4.1)."""
 
-KnownHead: TypeAlias = tuple[Head, int | None]
-"""The event that says that a message begins, and how long its content has to be if that is known."""
+VALUES: dict[type[RequestHead | ResponseHead], Callable[[RequestHead | ResponseHead], tuple[object, ...]]] = {
+    kind: attrgetter(*(field.name for field in attrs.fields(kind))) for kind in (RequestHead, ResponseHead)
+}
+"""What to find a head by: a tuple of its values is hashed and compared several times as fast as the head itself."""
+
+
+@attrs.define
+class KnownHead:
+    """A head that was read."""
+
+    event: Head
+    """What says that a message begins."""
+    expected: int | None
+    """How long the content has to be, if that is known."""
+    opening: bytes = b""
+    """What comes before the content in the usual message with this head, whose content comes in one DATA frame and is
+    as long as is announced, or which has none if nothing is announced."""
+    whole_size: int = -1
+    """Bytes of that message; -1 if there is no such, if it takes more than a look at the bytes to tell, or if the head
+    came only once."""
+
+    def came_again(self, block: bytes) -> None:
+        """Find out what the usual message with this head looks like, to know it at once the next time.
+
+        There is none if its section has to be acknowledged (RFC 9204 §4.4.1), if the size of its frame takes more than
+        a byte, and if it is interim.
+        """
+        head, expected = self.event.head, self.expected or 0
+        if block[0] or len(block) >= 0x40 or (type(head) is ResponseHead and head.status < 200):
+            return
+        self.opening = encode_frame(HEADERS, block)
+        if expected:
+            self.opening += frame_header(DATA, expected)
+        self.whole_size = len(self.opening) + expected
 
 
 @attrs.frozen
@@ -35,6 +69,11 @@ class Section:
     """The whole HEADERS frame if it is small enough to do without the dynamic table, and so always the same."""
     asks_head: bool
     """Whether it is a request whose answer has no content (RFC 9110 §9.3.2)."""
+    opening: bytes = b""
+    """`frame`, and what comes between it and content that is as long as `announced`."""
+    announced: int = -1
+    """How long the content is to be, 0 too if that is not said; -1 if so much is sent by itself, or if `send_section`
+    has to be asked for the frame."""
 
 
 class HeadMemo:
@@ -44,42 +83,42 @@ class HeadMemo:
         self._qpack = qpack
         self._limit = limit
         self._read_kind: type[RequestHead | ResponseHead] = ResponseHead if is_client else RequestHead
-        self._written: dict[RequestHead | ResponseHead, Section] = {}
-        self._read: dict[bytes, KnownHead] = {}
-
-    def written(self, head: RequestHead | ResponseHead) -> Section | None:
-        """The field section of a head that was remembered."""
-        return self._written.get(head)
+        self.written: dict[tuple[object, ...], Section] = {}
+        """The field sections of heads that were sent, by the values of these."""
+        self.known: dict[bytes, KnownHead] = {}
+        """The heads that encoded sections are."""
 
     def remember(self, head: RequestHead | ResponseHead, section: Section) -> None:
         """Keep the field section of a head that may be sent again."""
         if section.size <= KEPT_SIZE:
-            if len(self._written) >= KEPT:
-                self._written.clear()
-            self._written[head] = section
+            if len(self.written) >= KEPT:
+                self.written.clear()
+            self.written[VALUES[type(head)](head)] = section
 
     def forget_written(self) -> None:
         """Have heads checked again before they are sent."""
-        self._written.clear()
+        self.written.clear()
 
     def forget_read(self) -> None:
         """Have encoded sections decoded again: the dynamic table has changed, so they may mean something else."""
-        self._read.clear()
+        self.known.clear()
 
     def read(self, stream_id: int, block: bytes) -> KnownHead | None:
         """The head that an encoded section is; None if it waits for the dynamic table. Raises H3Error."""
-        known = self._read.get(block)
+        known = self.known.get(block)
         if known is not None:
             self._qpack.decode_known(stream_id, block)
+            if known.whole_size < 0:
+                known.came_again(block)
             return known
         fields = self._qpack.decode(stream_id, block)
         if fields is None:
             return None
         known = self.check(stream_id, fields)
         if len(block) <= KEPT_SIZE and section_size(fields) <= KEPT_SIZE:
-            if len(self._read) >= KEPT:
-                self._read.clear()
-            self._read[block] = known
+            if len(self.known) >= KEPT:
+                self.known.clear()
+            self.known[block] = known
         return known
 
     def check(self, stream_id: int, fields: list[Field]) -> KnownHead:
@@ -88,7 +127,7 @@ class HeadMemo:
         try:
             head = self._read_kind.from_fields(fields)
             no_content = isinstance(head, ResponseHead) and head.status in NO_CONTENT
-            return Head(head), 0 if no_content else content_length(head.headers)
+            return KnownHead(Head(head), 0 if no_content else content_length(head.headers))
         except Malformed as error:
             raise H3Error(ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
 

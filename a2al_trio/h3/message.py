@@ -7,12 +7,12 @@ import enum
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import MessageData, MessageEnd, RequestEvent, Trailers
-from a2al_trio.h3.fields import Field, Malformed, ResponseHead, check_fields
+from a2al_trio.h3.fields import Field, Malformed, RequestHead, ResponseHead, check_fields
 from a2al_trio.h3.frames import DATA, HTTP2_FRAMES, FrameParser, FrameType, split_message
 from a2al_trio.h3.memo import HeadMemo, KnownHead
 from a2al_trio.h3.qpack import Qpack
 
-__all__ = ["MessageReceiver", "receive_whole"]
+__all__ = ["END", "MessageReceiver", "receive_whole"]
 
 KEPT = frozenset({FrameType.HEADERS})
 REFUSED = dict.fromkeys(
@@ -35,7 +35,9 @@ INTERIM_HEADS = 32
 END = MessageEnd()
 
 
-def receive_whole(stream_id: int, data: bytes, memo: HeadMemo, *, no_content: bool) -> list[RequestEvent] | None:
+def receive_whole(
+    stream_id: int, data: bytes, memo: HeadMemo, *, no_content: bool
+) -> tuple[RequestHead | ResponseHead, bytes] | None:
     """Take all bytes of a stream at once if they are a message of the usual form: a head, and content in one piece.
 
     Most small messages are, and this spares them a MessageReceiver, which takes all the others: those for which this
@@ -49,8 +51,8 @@ def receive_whole(stream_id: int, data: bytes, memo: HeadMemo, *, no_content: bo
     known = memo.read(stream_id, block)
     if known is None:
         return None
-    event, expected = known
-    if type(event.head) is ResponseHead and event.head.status < 200:
+    head, expected = known.event.head, known.expected
+    if type(head) is ResponseHead and head.status < 200:
         if content is None:
             raise H3Error(ErrorCode.MESSAGE_ERROR, "a stream ends before its message", stream_id)
         raise H3Error(ErrorCode.FRAME_UNEXPECTED, "DATA in the wrong place")
@@ -60,7 +62,7 @@ def receive_whole(stream_id: int, data: bytes, memo: HeadMemo, *, no_content: bo
     if expected is not None and size != expected:
         how = "more" if size > expected else "less"
         raise H3Error(ErrorCode.MESSAGE_ERROR, f"{how} content than announced", stream_id)
-    return [event, MessageData(content), END] if content else [event, END]
+    return head, content or b""
 
 
 class Stage(enum.Enum):
@@ -171,14 +173,14 @@ class MessageReceiver:
         return Trailers(tuple(fields))
 
     def _head(self, known: KnownHead, *, no_content: bool) -> RequestEvent:
-        event, expected = known
+        event = known.event
         if isinstance(event.head, ResponseHead) and event.head.status < 200:
             self._interim += 1
             if self._interim > INTERIM_HEADS:
                 raise H3Error(ErrorCode.EXCESSIVE_LOAD, "interim responses without end", self._stream_id)
             return event
         self._stage = Stage.CONTENT
-        self._expected = 0 if no_content else expected
+        self._expected = 0 if no_content else known.expected
         return event
 
     def _finish(self, events: list[RequestEvent]) -> None:

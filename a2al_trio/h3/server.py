@@ -13,7 +13,6 @@ from a2al_trio.errors import CloseCause, ConnectionLost
 from a2al_trio.h3.config import H3Config
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.exchange import ServerExchange
-from a2al_trio.h3.head_timer import HeadTimer
 from a2al_trio.h3.session import H3Session, open_session
 from a2al_trio.quic import QuicConnection, QuicStream
 
@@ -28,9 +27,8 @@ GOODBYE = 0.5
 class H3Server:
     """Our side of a connection on which we answer requests; `open_h3_server` makes one."""
 
-    def __init__(self, session: H3Session, timer: HeadTimer) -> None:
+    def __init__(self, session: H3Session) -> None:
         self._session = session
-        self._timer = timer
         self._next_stream_id = 0
 
     async def accept(self) -> ServerExchange:
@@ -47,7 +45,7 @@ class H3Server:
                     raise session.failure from None
                 raise
             exchange = self._exchange(stream)
-            if self._takes(stream):
+            if self._takes(exchange):
                 return exchange
             await exchange.abandon(ErrorCode.REQUEST_REJECTED)
 
@@ -57,11 +55,11 @@ class H3Server:
         The tasks are used again, so a handler finds the context variables as the one before it left them. A request
         that ends by the client's doing ends its handler quietly; any other error propagates. Raises as `accept` does.
         """
-        session = self._session
+        session, core = self._session, self._session.core
 
         async def handle(stream: QuicStream) -> None:
             exchange = self._exchange(stream)
-            if not self._takes(stream):
+            if core.goaway is not None and not self._takes(exchange):
                 exchange.reset(ErrorCode.REQUEST_REJECTED)
                 return
             try:
@@ -82,17 +80,18 @@ class H3Server:
             if not (isinstance(error, ConnectionLost) and _is_goodbye(error)):
                 raise
 
-    def _takes(self, stream: QuicStream) -> bool:
+    def _takes(self, exchange: ServerExchange) -> bool:
         """Whether the request is not among those that were refused by going away."""
         limit = self._session.core.goaway
-        return limit is None or stream.stream_id < limit
+        return limit is None or exchange.stream_id < limit
 
     def _exchange(self, stream: QuicStream) -> ServerExchange:
-        if stream.stream_id >= self._next_stream_id:
-            self._next_stream_id = stream.stream_id + 4
-        exchange = ServerExchange(self._session, stream, self._timer)
-        if self._session.core.offers_datagrams:
-            self._session.requests[stream.stream_id] = exchange
+        stream_id, session = stream.stream_id, self._session
+        if stream_id >= self._next_stream_id:
+            self._next_stream_id = stream_id + 4
+        exchange = ServerExchange(session, stream)
+        if session.core.offers_datagrams:
+            session.requests[stream_id] = exchange
         return exchange
 
     def go_away(self) -> None:
@@ -131,9 +130,8 @@ async def open_h3_server(connection: QuicConnection, config: H3Config | None = N
     elsewhere (RFC 9114 §5.2), and the connection is closed when the client has heard it, half a second later at most.
     """
     async with open_session(connection, config, is_client=False) as session:
-        timer = HeadTimer()
-        session.start(timer.run)
-        server = H3Server(session, timer)
+        session.start(session.head_timer.run)
+        server = H3Server(session)
         try:
             yield server
         finally:

@@ -14,6 +14,7 @@ from a2al_trio.h3.core import H3Core, StreamType
 from a2al_trio.h3.datagram_flow import DatagramRouter
 from a2al_trio.h3.errors import ErrorCode, H3Error
 from a2al_trio.h3.events import GoAway, Unblocked, Unwanted
+from a2al_trio.h3.head_timer import HeadTimer
 from a2al_trio.quic import QuicConnection, QuicReceiveStream, QuicSendStream
 from a2al_trio.quic.varint import encode_varint
 from a2al_trio.scopes import open_service_nursery
@@ -36,6 +37,8 @@ class H3Session:
         """The error of the peer for which the connection was closed, if any."""
         self.requests: dict[int, ClientExchange | ServerExchange] = {}
         """Those a client has under way, by their streams; a server's too if there may be datagrams for them."""
+        self.head_timer = HeadTimer()
+        """Keeps the time for a server's requests, once it runs."""
         self._until_going_away: set[trio.CancelScope] = set()
         self._streams: dict[StreamType, QuicSendStream] = {}
         self._unsent: dict[StreamType, bytearray] = {}
@@ -125,9 +128,9 @@ class H3Session:
             finally:
                 self._until_going_away.discard(scope)
 
-    def leave(self, stream_id: int) -> None:
-        """We are done with a request."""
-        if self.requests.pop(stream_id, None) is not None and self.core.is_client and self.going_away:
+    def left(self) -> None:
+        """One of the `requests` was removed while the peer is going away."""
+        if self.core.is_client:
             self._close_if_drained()
 
     def _take_goaway(self, identifier: int) -> None:

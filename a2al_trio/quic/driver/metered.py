@@ -45,6 +45,9 @@ class MeteredStream(QuicStream):
         self._meter.charge(len(data))
         return data
 
+    def receive_nowait(self) -> None:
+        """Return nothing: what there is waits for the meter."""
+
     async def send_all(self, data: Buffer, *, end: bool = False) -> None:
         """See `QuicSendStream.send_all`."""
         data = in_bytes(data)

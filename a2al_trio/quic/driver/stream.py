@@ -253,19 +253,27 @@ class QuicSendStream(_StreamBase, trio.abc.SendStream):
         finally:
             self._sending = False
 
-    def send_nowait(self, data: Buffer) -> int:
-        """Send as much of `data` as the send buffer has room for, and return how much; raises as `send_all` does."""
+    def send_nowait(self, data: Buffer, *, end: bool = False) -> int:
+        """Send as much of `data` as the send buffer has room for, and return how much; raises as `send_all` does.
+
+        With `end` this is the last there is to send, provided that all of it was taken.
+        """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        self._require_sending()
-        data = in_bytes(data)
+        connection = self._connection
+        if self._finished or self._closed or connection.close_reason is not None:
+            self._require_sending()
+        if type(data) is not bytes:
+            data = in_bytes(data)
         try:
-            accepted = self._connection._core.write(self.stream_id, data)
+            accepted = connection._core.write(self.stream_id, data, end)
         except StreamStopped as stopped:
             self._on_stopped(stopped)
             raise
+        connection._endpoint._flush_soon()
         self._full = accepted < len(data)
-        self._connection._endpoint._flush_soon()
+        if end:
+            self._finished = not self._full
         return accepted
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -343,6 +351,17 @@ class QuicReceiveStream(_StreamBase, trio.abc.ReceiveStream):
             return peeked + (self._take(limit - len(peeked)) or b"") if len(peeked) < limit else peeked
         data = self._take(limit)
         return data if data is not None else await self._wait_for_data(limit)
+
+    def receive_nowait(self) -> bytes | None:
+        """Return what is there: None if that means to wait, `b""` at the end. Raises as `receive_some` does."""
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this stream")
+        if self._closed or self._connection.close_reason is not None:
+            self._require_open_for_receiving()
+        if self._peeked:
+            peeked, self._peeked = self._peeked, b""
+            return peeked
+        return self._take(RECEIVE_SIZE) if self._readable else None
 
     async def _wait_for_data(self, limit: int) -> bytes:
         """Take up to `limit` bytes once there are some; cancelled, it has taken nothing."""

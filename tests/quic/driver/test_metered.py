@@ -87,6 +87,7 @@ async def test_a_cancelled_wait_loses_no_bytes(autojump_clock: Clock) -> None:
         there = await near.open_stream()
         await there.send_all(b"hello")
         stream = await far.accept_stream()
+        assert stream.receive_nowait() is None
         assert await stream.peek(2) == b"he"
         with trio.move_on_after(5):
             await stream.receive_some()

@@ -212,6 +212,35 @@ async def test_peeking_takes_nothing(autojump_clock: Clock) -> None:
             assert await other.peek(4) == b""
 
 
+async def test_what_is_there_is_had_without_waiting(autojump_clock: Clock) -> None:
+    async with two_connections() as (near, far):
+        one, other = await two_streams(near, far)
+        assert other.receive_nowait() is None
+        await one.send_all(b"abc")
+        assert other.receive_nowait() is None
+        assert await other.peek(2) == b"ab"
+        assert other.receive_nowait() == b"ab"
+        assert other.receive_nowait() == b"c"
+        assert other.receive_nowait() is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.receive_some)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                other.receive_nowait()
+            await one.send_all(b"def")
+        await one.send_all(b"ghi", end=True)
+        await trio.sleep(1)
+        assert other.receive_nowait() == b"ghi"
+        assert other.receive_nowait() == b""
+        other.reset(7)
+        await trio.sleep(1)
+        with pytest.raises(StreamReset):
+            one.receive_nowait()
+        await one.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            one.receive_nowait()
+
+
 async def test_receive_all_is_bounded(autojump_clock: Clock) -> None:
     async with two_connections() as (near, far):
         one, other = await two_streams(near, far)
@@ -234,6 +263,26 @@ async def test_waiting_for_room(autojump_clock: Clock) -> None:
             nursery.start_soon(one.wait_send_all_might_not_block)
             await other.receive_some()
             await other.receive_some()
+
+
+async def test_the_end_goes_with_what_was_taken_at_once(autojump_clock: Clock) -> None:
+    config = QuicConfig(stream_window=4 * KIB, send_buffer=4 * KIB)
+    async with two_connections(config=config) as (near, far):
+        one, other = await two_streams(near, far)
+        assert one.send_nowait(b"all", end=True) == 3
+        with pytest.raises(trio.ClosedResourceError):
+            one.send_nowait(b"more")
+        assert await other.receive_all(limit=3) == b"all"
+        one, other = await two_streams(near, far)
+        sent = one.send_nowait(bytes(5 * KIB), end=True)
+        assert 0 < sent < 5 * KIB
+        async with trio.open_nursery() as nursery:
+
+            async def send_rest() -> None:
+                await one.send_all(bytes(5 * KIB - sent), end=True)
+
+            nursery.start_soon(send_rest)
+            assert await other.receive_all(limit=5 * KIB) == bytes(5 * KIB)
 
 
 async def test_streams_are_accepted_in_the_order_of_their_numbers(autojump_clock: Clock) -> None:
