@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import attrs
 import trio
@@ -103,17 +102,8 @@ class UdpSocket:
 
     # --- receiving
 
-    def receive(self) -> Coroutine[Any, Any, list[Received]]:
+    async def receive(self) -> list[Received]:
         """See `DatagramSocket`."""
-        return self._receive(MAX_READS)
-
-    def receive_first(self) -> Coroutine[Any, Any, list[Received]]:
-        """See `InterruptibleSocket`."""
-        return self._receive(1)
-
-    async def _receive(self, reads: int) -> list[Received]:
-        if self._buffer is None:
-            self._buffer = ReceiveBuffer()
         while True:
             if self._closed or self._saturated:
                 await self.wait_readable()
@@ -124,9 +114,23 @@ class UdpSocket:
                     if self._closed:
                         raise
                     return []  # interrupted
-            self._buffer.used = 0
-            if batch := self.read_nowait(self._buffer, reads):
+            buffer = self._buffer or self._make_buffer()
+            buffer.used = 0
+            if batch := self.read_nowait(buffer):
                 return batch
+
+    async def receive_first(self) -> list[Received]:
+        """See `InterruptibleSocket`."""
+        while not self._closed and not self._saturated:
+            try:
+                await trio.lowlevel.wait_readable(self._sock)
+            except trio.ClosedResourceError:
+                if self._closed:
+                    raise
+                return []  # interrupted
+            if batch := self._read_first():
+                return batch
+        return await self.receive()
 
     def interrupt(self) -> None:
         """See `InterruptibleSocket`."""
@@ -144,15 +148,41 @@ class UdpSocket:
         else:
             await trio.lowlevel.wait_readable(self._sock)
 
-    def read_nowait(self, buffer: ReceiveBuffer, reads: int = MAX_READS) -> list[Received]:
-        """See `BufferedSocket`; `reads` is the most that are made."""
+    def _make_buffer(self) -> ReceiveBuffer:
+        # Who only lends the socket to others, which bring buffers of their own, needs none.
+        buffer = self._buffer = ReceiveBuffer()
+        return buffer
+
+    def _read_first(self) -> list[Received]:
+        """Read once: all there is when a request or an answer is on its way."""
+        if self._closed:
+            raise trio.ClosedResourceError("this socket is closed")
+        arrival, data = NO_CONTROL, (self._buffer or self._make_buffer()).view
+        try:
+            if self._has_control:
+                size, control, _, raw = self._sock.recvmsg_into((data,), ANCILLARY_SIZE)
+                arrival = self._arrivals.get(tuple(control)) or self._arrival(tuple(control))
+            else:
+                size, raw = self._sock.recvfrom_into(data)
+        except BlockingIOError:
+            return []
+        except OSError:
+            self.stats.receive_errors += 1
+            return []
+        if not size:
+            return []
+        source, local_host = self._sources.get(raw) or self._source(raw), self._host or arrival.local_host
+        return [Received(data[:size], arrival.segment_size or size, source, arrival.ecn, local_host)]
+
+    def read_nowait(self, buffer: ReceiveBuffer) -> list[Received]:
+        """See `BufferedSocket`."""
         if self._closed:
             raise trio.ClosedResourceError("this socket is closed")
         batch: list[Received] = []
         view, used, last_start = buffer.view, buffer.used, buffer.size - MAX_READ
         sources, arrivals, has_control, host = self._sources, self._arrivals, self._has_control, self._host
-        self._saturated = reads > 1
-        for _ in range(reads):
+        self._saturated = True
+        for _ in range(MAX_READS):
             if used > last_start:
                 break
             try:

@@ -77,6 +77,22 @@ class AckTracker:
             if self._prompt_left > 0:
                 self._prompt_left -= eliciting
 
+    def on_next(self, ecn: int, now: float) -> None:
+        """Note the packet after the largest, which is ack-eliciting: `on_received` for the usual case."""
+        number = self.largest + 1
+        if self._has_gap or self._prompt_left > 0 or ecn == 3 or not number:
+            self.on_received(number, number, eliciting=1, ecn=ecn, now=now)
+            return
+        self.ecn_counts[ecn] += 1
+        self.received.grow()
+        self.largest = number
+        self.largest_at = now
+        self._eliciting += 1
+        if self._eliciting >= self.threshold:
+            self.due_at = now
+        elif now + self.max_delay < self.due_at:
+            self.due_at = now + self.max_delay
+
     def _is_gap_due(self) -> bool:
         """Whether what is missing is news for a peer that puts up with `reordering` (ack-frequency-11 §6.2)."""
         if self.reordering <= 1:

@@ -256,6 +256,7 @@ class QuicConnectionCore:
 
     def update_keys(self, now: float) -> bool:
         """Move on to the next keys if that is allowed now (RFC 9001 §6)."""
+        self._router.catch_up()
         return self.key_updates.update(now)
 
     def migrate(self, address: SocketAddress | None = None, local_host: str | None = None) -> bool:
@@ -348,6 +349,7 @@ class QuicConnectionCore:
     @property
     def stats(self) -> ConnectionStats:
         """Figures as of now."""
+        self._router.catch_up()
         return take_stats(self)
 
     def _make_preferred_address(self) -> PreferredAddress | None:
@@ -420,6 +422,10 @@ class QuicConnectionCore:
             self.on_violation(error, now)
 
     # Called by the owners
+
+    def put_off(self) -> None:
+        """The intake keeps an ACK for later."""
+        self._router.put_off(self)
 
     def on_ready(self, event: ConnectionReady, now: float) -> None:
         """The handshake is complete."""

@@ -77,9 +77,12 @@ class QuicEndpointCore:
         self._reset_tokens_of: dict[QuicConnectionCore, set[bytes]] = {}
         self._reset_key = entropy(32)
         self._token_keys = TokenKeys(entropy)
-        self._events: deque[QuicEvent] = deque()
+        self.events: deque[QuicEvent] = deque()
+        """What `next_event` has to give, the oldest first; for a driver that has many to take."""
+        self.emit: Callable[[QuicEvent], None] = self.events.append
         self._touched: dict[QuicConnectionCore, None] = {}
         self._untimed: dict[QuicConnectionCore, None] = {}
+        self._behind: QuicConnectionCore | None = None
         self._deadlines: list[tuple[float, int, QuicConnectionCore]] = []
         self._armed: dict[QuicConnectionCore, float] = {}
         self._sequence = 0
@@ -127,18 +130,48 @@ class QuicEndpointCore:
 
     def receive_datagrams(self, batch: Received, now: float) -> None:
         """Take one read's datagrams, for one connection or many; see `Machine`."""
-        data, size = batch.data, batch.segment_size
-        if not data:
+        self.receive_to_answer(batch, now)
+        self.catch_up()
+
+    def receive_to_answer(self, batch: Received, now: float) -> None:
+        """As `receive_datagrams`, but what an answer does not depend on may be left for `catch_up`.
+
+        That is an ACK which comes with requests or answers. In a loop that hands over what was read, lets the
+        application answer and sends, `catch_up` has its place behind the sending.
+        """
+        if self._behind is not None:
+            self.catch_up()
+        if len(batch.data) > batch.segment_size:
+            self._receive_many(batch, now)
             return
-        cid_end = self._cid_end
-        if len(data) <= size:
-            only = bytes(data)
-            connection = self._by_cid.get(only[1:cid_end]) if only[0] & 0xC0 == FIXED_BIT else None
-            if connection is not None and len(only) >= MIN_RESET_SIZE:
-                self._deliver(connection, only, batch, now)
-            else:
-                self._receive_one(only, batch, now)
+        only = bytes(batch.data)
+        if len(only) < MIN_RESET_SIZE:
             return
+        connection = self._by_cid.get(only[1 : self._cid_end])
+        if connection is None or only[0] & 0xC0 != FIXED_BIT:
+            self._receive_one(only, batch, now)
+            return
+        path = connection.paths.current
+        if path.peer_address != batch.source or path.local_host != batch.local_host:
+            self._deliver(connection, only, batch, now)
+            return
+        if not connection.intake.take_short(only, path, batch.ecn, now):
+            self._on_not_genuine(connection, only, now)
+        self.touch(connection)
+
+    def catch_up(self) -> bool:
+        """Do what `receive_to_answer` left; returns whether there is something to send."""
+        connection, self._behind = self._behind, None
+        if connection is not None and connection in self.connections:
+            connection.intake.catch_up()
+            self._untimed[connection] = None
+            transmitter = connection.transmitter
+            if connection.closed or not transmitter.is_quiet or transmitter.frames.has_control:
+                self.touch(connection)
+        return self.transmit_due
+
+    def _receive_many(self, batch: Received, now: float) -> None:
+        data, size, cid_end = batch.data, batch.segment_size, self._cid_end
         if not data[0] & 0x80 and size >= cid_end + SAMPLE_END:
             connection = self._by_cid.get(bytes(data[1:cid_end]))
             path = connection.migration.path_for(batch.source, batch.local_host) if connection is not None else None
@@ -198,9 +231,14 @@ class QuicEndpointCore:
                 return
             path = known
         genuine = connection.intake.take_datagram(datagram, path, ecn=batch.ecn, now=now, counted=counted)
-        if not genuine and not datagram[0] & 0x80 and self._reset_tokens.get(bytes(datagram[-16:])) is connection:
-            connection.ending.on_stateless_reset(now)
+        if not genuine and not datagram[0] & 0x80:
+            self._on_not_genuine(connection, datagram, now)
         self.touch(connection)
+
+    def _on_not_genuine(self, connection: QuicConnectionCore, datagram: memoryview | bytes, now: float) -> None:
+        """A short header packet did not open: see whether it is a stateless reset."""
+        if self._reset_tokens.get(bytes(datagram[-16:])) is connection:
+            connection.ending.on_stateless_reset(now)
 
     def _receive_long(self, datagram: memoryview | bytes, batch: Received, now: float) -> None:
         try:
@@ -383,6 +421,7 @@ class QuicEndpointCore:
 
     def datagrams_to_send(self, now: float) -> Generator[Transmit, None, None]:
         """Yield what to send now; a buffer is valid until the next one is asked for. May be closed at any yield."""
+        self.catch_up()
         while self._stateless:
             yield self._stateless.popleft()
         while self._touched:
@@ -430,6 +469,7 @@ class QuicEndpointCore:
 
     def handle_timeout(self, now: float) -> None:
         """Do what was due at or before `now`."""
+        self.catch_up()
         self._arm()
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now:
@@ -447,23 +487,24 @@ class QuicEndpointCore:
     @property
     def has_events(self) -> bool:
         """Whether `next_event` has one."""
-        return bool(self._events)
+        return bool(self.events)
 
     def next_event(self) -> QuicEvent | None:
         """Take the oldest event, or None."""
-        return self._events.popleft() if self._events else None
+        return self.events.popleft() if self.events else None
 
     # What connections ask for (Router)
-
-    def emit(self, event: QuicEvent) -> None:
-        """See Router."""
-        self._events.append(event)
 
     def touch(self, connection: QuicConnectionCore) -> None:
         """See Router."""
         if connection in self.connections:
             self._touched[connection] = None
             connection.is_touched = True
+
+    def put_off(self, connection: QuicConnectionCore) -> None:
+        """See Router."""
+        self.catch_up()
+        self._behind = connection
 
     def make_cid(self, connection: QuicConnectionCore) -> tuple[bytes, bytes]:
         """See Router."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameHandlers", "PacketContext"]
 
+MESSAGE = 0x09
+"""The type of a STREAM frame with all of a stream, neither offset nor length; those of type 0x0B have a length."""
+MESSAGE_HEAD = struct.Struct(">HH")
+LONG_MESSAGE_HEAD = struct.Struct(">IH")
+"""Stream ID and length as we write them, to be had with one call."""
+
 _NOT_ELICITING = (AckFrame, PaddingFrame, ConnectionCloseFrame)
 _PROBING = (PathChallengeFrame, PathResponseFrame, NewConnectionIdFrame, PaddingFrame)
 
@@ -65,12 +72,65 @@ class FrameHandlers:
     def __init__(self, connection: QuicConnectionCore) -> None:
         self._connection = connection
 
-    def process(self, payload: bytes, allowed: frozenset[int], context: PacketContext) -> None:
-        """Apply all frames of a packet, and note in `context` of what kinds they were."""
+    def process_streams(self, payload: bytes, position: int) -> int:
+        """Apply the STREAM frames at `position` of a 1-RTT packet; returns where they end."""
+        streams, end = self._connection.streams, len(payload)
+        while position < end:
+            frame_type = payload[position]
+            if frame_type & 0xF8 != 0x08:
+                break
+            stop = 0
+            if frame_type & 0xFD == MESSAGE and position + 7 < end:
+                offset = 0
+                stream_id, size = MESSAGE_HEAD.unpack_from(payload, position + 1)
+                if stream_id >> 14 == 1:
+                    stream_id ^= 0x4000
+                    begin = position + 3
+                else:
+                    stream_id, size = LONG_MESSAGE_HEAD.unpack_from(payload, position + 1)
+                    stream_id ^= 0x80000000
+                    begin = position + 5
+                if stream_id >= 1 << 30:
+                    pass  # written with one byte, or eight
+                elif frame_type == MESSAGE:
+                    stop = end
+                elif size >> 14 == 1:
+                    begin += 2
+                    stop = begin + (size ^ 0x4000)
+            if not 0 < stop <= end:
+                stream_id, offset, begin, stop = decode_stream_frame(payload, position)
+            stream = streams.by_id.get(stream_id) or streams.for_peer(stream_id, receiving=True)
+            if stream is not None:
+                streams.reading.on_data(stream, offset, payload[begin:stop], fin=frame_type & 1 == 1)
+            position = stop
+        return position
+
+    def process_mixed(self, payload: bytes, position: int, context: PacketContext) -> None:
+        """Apply the frames of a 1-RTT packet that are not all STREAM; those before `position` have been applied."""
+        context.eliciting, context.only_probing = position > 0, position == 0
+        if not payload or payload[0] & 0xFE != 0x02:
+            self.process(payload, FrameContext.ONE_RTT, context, position)
+            return
+        frame, position = decode_frame(payload, 0, FrameContext.ONE_RTT)
+        assert isinstance(frame, AckFrame)
+        connection, streams_at = self._connection, position
+        connection.recovery.check_ack(connection.application, frame.ranges)
+        position = self.process_streams(payload, position)
+        context.eliciting, context.only_probing = position > streams_at, False
+        is_current = context.path is connection.paths.current  # otherwise the path at hand is about to change
+        if context.eliciting and is_current and position == len(payload):
+            connection.intake.put_off(frame, context.now)
+            return
+        self._on_ack(frame, context)
+        if position < len(payload):
+            self.process(payload, FrameContext.ONE_RTT, context, position)
+
+    def process(self, payload: bytes, allowed: frozenset[int], context: PacketContext, position: int = 0) -> None:
+        """Apply all frames of a packet, or those from `position` on, and note in `context` of what kinds they were."""
         if not payload:
             raise FrameDecodeError("packet without frames", code=TransportErrorCode.PROTOCOL_VIOLATION)
         handlers = _HANDLERS
-        position, end = 0, len(payload)
+        end = len(payload)
         streams = self._connection.streams
         by_id = streams.by_id
         while position < end:
@@ -101,10 +161,14 @@ class FrameHandlers:
         return self._connection.spaces[context.space_index]
 
     def _on_ack(self, frame: AckFrame, context: PacketContext) -> None:
-        connection, space = self._connection, self._space(context)
+        self.apply_ack(frame, self._space(context), context.now)
+
+    def apply_ack(self, frame: AckFrame, space: PacketSpace, now: float) -> None:
+        """Take an ACK frame that arrived at `now`."""
+        connection = self._connection
         path = connection.paths.current
         result = connection.recovery.on_ack(
-            space, frame.ranges, ack_delay=frame.delay * connection.ack_delay_unit, now=context.now, path=path
+            space, frame.ranges, ack_delay=frame.delay * connection.ack_delay_unit, now=now, path=path
         )
         if not result.packets:
             return
@@ -114,15 +178,15 @@ class FrameHandlers:
                 and result.path is path
                 and path.ecn.on_acked(frame.ecn_counts, result.ecn_packets)
             ):
-                path.congestion.on_ecn_ce(context.now, sent_at=result.newest_sent_at)
+                path.congestion.on_ecn_ce(now, sent_at=result.newest_sent_at)
             path.mtu.on_packets_acked(path.mtu.size)
-        elif context.space_index == 1:
+        elif space is connection.spaces[1]:
             connection.recovery.peer_validated_address = True
         connection.paths.sync_datagram_size(path)
         if connection.observer is not None:
             rtt = path.rtt
             connection.observer.metrics(
-                context.now, smoothed_rtt=rtt.smoothed, latest_rtt=rtt.latest,
+                now, smoothed_rtt=rtt.smoothed, latest_rtt=rtt.latest,
                 window=path.congestion.window, in_flight=path.in_flight,
             )  # fmt: skip
 

@@ -10,6 +10,7 @@ from a2al_trio.quic.receive_run import RunReceiver
 from a2al_trio.quic.tls import TlsAlert
 
 if TYPE_CHECKING:
+    from a2al_trio.quic.ack_frame import AckFrame
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.paths import Path
 
@@ -19,12 +20,13 @@ __all__ = ["Intake"]
 class Intake:
     """Takes the datagrams of one connection from the endpoint."""
 
-    __slots__ = ("_connection", "_receiver", "_run_receiver")
+    __slots__ = ("_connection", "_kept", "_receiver", "_run_receiver")
 
     def __init__(self, connection: QuicConnectionCore) -> None:
         self._connection = connection
         self._receiver = Receiver(connection)
         self._run_receiver = RunReceiver(connection, self._receiver.handlers)
+        self._kept: tuple[AckFrame, float] | None = None
 
     @property
     def packets(self) -> int:
@@ -65,6 +67,46 @@ class Intake:
                 connection.migration.on_packet(path, result.destination_cid, moved=not result.only_probing)
         return result.failed
 
+    def take_short(self, packet: bytes, path: Path, ecn: int, now: float) -> bool:
+        """Take a datagram that is one short header packet; returns whether it was genuine."""
+        connection, receiver = self._connection, self._receiver
+        if connection.closed:
+            connection.ending.on_datagram()
+            return False
+        size = len(packet)
+        connection.bytes_received += size
+        path.bytes_received += size
+        try:
+            genuine = receiver.receive_short(packet, now, path, ecn)
+            if receiver.stash and genuine and not connection.closed:
+                receiver.replay_stash(now)
+        except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
+            connection.on_violation(error, now)
+            return True
+        if genuine:
+            connection.timers.on_received(now)
+        return genuine
+
+    def put_off(self, frame: AckFrame, now: float) -> None:
+        """Keep an ACK that came with messages, and with nothing else, until `catch_up`.
+
+        Their answer does not depend on it, and need not wait until it has been applied.
+        """
+        self._connection.put_off()
+        self._kept = frame, now
+
+    def catch_up(self) -> None:
+        """Apply the ACK that was put off, as of the instant it arrived."""
+        connection, kept = self._connection, self._kept
+        self._kept = None
+        if kept is None or connection.closed:
+            return
+        frame, arrived_at = kept
+        try:
+            self._receiver.handlers.apply_ack(frame, connection.application, arrived_at)
+        except QuicTransportError as error:
+            connection.on_violation(error, arrived_at)
+
     def take_datagram(
         self, data: bytes | memoryview, path: Path, *, ecn: int, now: float, counted: bool = False
     ) -> bool:
@@ -80,8 +122,8 @@ class Intake:
             if data[0] & 0x80:
                 genuine = receiver.receive_datagram(data, now=now, path=path, ecn=ecn)
             else:
-                genuine = receiver.receive_short(bytes(data), now=now, path=path, ecn=ecn)
-            if receiver.has_stash and genuine and not connection.closed:
+                genuine = receiver.receive_short(bytes(data), now, path, ecn)
+            if receiver.stash and genuine and not connection.closed:
                 receiver.replay_stash(now)
         except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
             connection.on_violation(error, now)

@@ -76,6 +76,10 @@ class RangeSet:
         starts[low:high] = [start]
         stops[low:high] = [stop]
 
+    def grow(self) -> None:
+        """Add the integer that follows the highest; IndexError when empty."""
+        self._stops[-1] += 1
+
     def subtract(self, start: int, stop: int) -> None:
         """Remove `start` up to but not including `stop`."""
         starts, stops = self._starts, self._stops

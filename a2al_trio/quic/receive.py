@@ -24,11 +24,14 @@ from a2al_trio.quic.tls import Level
 
 if TYPE_CHECKING:
     from a2al_trio.quic.connection import QuicConnectionCore
+    from a2al_trio.quic.packet_crypto import OneRttKeys
     from a2al_trio.quic.paths import Path
     from a2al_trio.quic.spaces import PacketSpace
 
 __all__ = ["Receiver"]
 
+SAMPLE_END = 4 + SAMPLE_SIZE
+"""Where the sample for header protection ends, counted from the packet number (RFC 9001 §5.4.2)."""
 MAX_STASHED = 10
 MAX_STASHED_BYTES = 16 * 1024
 """Packets kept while the keys for them are not there yet (RFC 9001 §5.7), and their bytes."""
@@ -47,7 +50,9 @@ class Receiver:
     def __init__(self, connection: QuicConnectionCore) -> None:
         self._connection = connection
         self.handlers = FrameHandlers(connection)
-        self._stash: list[tuple[bytes, Path, int]] = []
+        self._short_number_at = 1 + connection.config.connection_id_length
+        self.stash: list[tuple[bytes, Path, int]] = []
+        """Packets that wait for keys."""
         self.undecryptable = 0
         self.packets = 0
 
@@ -62,7 +67,7 @@ class Receiver:
                 # A short header packet is always the last (RFC 9000 §12.2).
                 if not data[start] & FIXED_BIT:
                     return genuine
-                return self.receive_short(data[start:], now=now, path=path, ecn=ecn) or genuine
+                return self.receive_short(data[start:], now, path, ecn) or genuine
             try:
                 invariants = decode_invariants(data, start)
                 if first_cid is None:
@@ -79,19 +84,14 @@ class Receiver:
 
     def replay_stash(self, now: float) -> None:
         """Keys have come: try again what arrived too early."""
-        stash, self._stash = self._stash, []
+        stash, self.stash = self.stash, []
         for data, path, ecn in stash:
             self.receive_datagram(data, now=now, path=path, ecn=ecn)
 
-    @property
-    def has_stash(self) -> bool:
-        """Whether packets wait for keys."""
-        return bool(self._stash)
-
     def _stash_packet(self, data: bytes, path: Path, ecn: int) -> None:
-        size = len(data) + sum(len(kept) for kept, _, _ in self._stash)
-        if len(self._stash) < MAX_STASHED and size <= MAX_STASHED_BYTES:
-            self._stash.append((data, path, ecn))
+        size = len(data) + sum(len(kept) for kept, _, _ in self.stash)
+        if len(self.stash) < MAX_STASHED and size <= MAX_STASHED_BYTES:
+            self.stash.append((data, path, ecn))
 
     # Long headers
 
@@ -119,8 +119,6 @@ class Receiver:
             header.packet_number_offset - header.start,
             keys,
             space,
-            is_short=False,
-            now=now,
         )
         if opened is None:
             return False
@@ -130,42 +128,29 @@ class Receiver:
         self._process(payload, _ALLOWED[header.packet_type], space, number, context, ecn)
         return True
 
-    def _open(
-        self, packet: bytes, number_at: int, keys: PacketKeys, space: PacketSpace, *, is_short: bool, now: float
-    ) -> tuple[int, bytes] | None:
-        """Unprotect one packet; None if it is not genuine or was seen before."""
+    def _open(self, packet: bytes, number_at: int, keys: PacketKeys, space: PacketSpace) -> tuple[int, bytes] | None:
+        """Unprotect one packet with a long header; None if it is not genuine or was seen before."""
         sample_end = number_at + 4 + SAMPLE_SIZE
         if len(packet) < sample_end:
             self.undecryptable += 1
             return None
         mask = keys.masks(packet[sample_end - SAMPLE_SIZE : sample_end])
-        first = packet[0] ^ (mask[0] & (0x1F if is_short else 0x0F))
+        first = packet[0] ^ (mask[0] & 0x0F)
         size = (first & 3) + 1
         start = number_at + size
         truncated = int.from_bytes(packet[number_at:start], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
         acks = space.acks
-        number = acks.largest + 1
-        if truncated != number & (1 << 8 * size) - 1:
-            number = decode_packet_number(truncated, 8 * size, number)
+        number = decode_packet_number(truncated, 8 * size, acks.largest + 1)
         header = b"%c%b%b" % (first, packet[1:number_at], truncated.to_bytes(size, "big"))
-        one_rtt = self._connection.one_rtt if is_short else None
-        if one_rtt is not None and first >> 2 & 1 != one_rtt.phase:
-            chosen = one_rtt.for_packet(first >> 2 & 1, number)
-            if chosen is None:
-                self.undecryptable += 1
-                return None
-            keys = chosen
         try:
-            payload = keys.decrypt((keys.iv ^ number).to_bytes(12, "big"), packet[start:], header)
+            payload = keys.open(number, header, packet[start:])
         except InvalidTag:
             self._on_undecryptable(keys)
             return None
-        if first & (0x18 if is_short else 0x0C):
+        if first & 0x0C:
             raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "reserved header bits are set")
         if number <= acks.largest and acks.is_duplicate(number):
             return None
-        if one_rtt is not None and (keys is not one_rtt.receive or number < one_rtt.lowest_received):
-            self._connection.key_updates.on_opened(keys, number, now)
         return number, payload
 
     def _on_undecryptable(self, keys: PacketKeys) -> None:
@@ -176,14 +161,14 @@ class Receiver:
     def _process(
         self, payload: bytes, allowed: frozenset[int], space: PacketSpace, number: int, context: PacketContext, ecn: int
     ) -> None:
-        connection, acks, now = self._connection, space.acks, context.now
-        newest = number > acks.largest
+        connection, now = self._connection, context.now
+        newest = number > space.acks.largest
         self.packets += 1
         if connection.observer is not None:
             level = Level.EARLY if allowed is FrameContext.ZERO_RTT else space.level
             connection.observer.packet_received(now, level, number, payload, len(payload) + TAG_SIZE)
         self.handlers.process(payload, allowed, context)
-        acks.on_received(number, number, eliciting=1 if context.eliciting else 0, ecn=ecn, now=now)
+        space.acks.on_received(number, number, eliciting=1 if context.eliciting else 0, ecn=ecn, now=now)
         if context.path is not connection.paths.current and space.is_application:
             connection.migration.on_packet(
                 context.path, context.destination_cid, moved=newest and not context.only_probing
@@ -191,19 +176,84 @@ class Receiver:
 
     # Short headers
 
-    def receive_short(self, packet: bytes, *, now: float, path: Path, ecn: int) -> bool:
-        """Take a short header packet, which is all of its datagram or what is left of it; whether it was genuine."""
-        connection = self._connection
+    def receive_short(self, packet: bytes, now: float, path: Path, ecn: int) -> bool:
+        """Take a short header packet, which is all of its datagram or what is left of it; whether it was genuine.
+
+        Every request and every answer comes this way, so the usual packet is opened here: the next one, under the
+        current keys, with a packet number of two bytes.
+        """
+        connection, number_at = self._connection, self._short_number_at
         one_rtt = connection.one_rtt
         if one_rtt is None or not connection.ready:
             self._stash_packet(packet, path, ecn)
             return False
-        number_at = 1 + connection.config.connection_id_length
-        space = connection.application
-        opened = self._open(packet, number_at, one_rtt.receive, space, is_short=True, now=now)
-        if opened is None:
+        sample_end, start, first_at = number_at + SAMPLE_END, number_at + 2, 8 * number_at + 8
+        if len(packet) < sample_end:
+            self.undecryptable += 1
             return False
-        number, payload = opened
-        context = PacketContext(2, path, packet[1:number_at], now)
-        self._process(payload, FrameContext.ONE_RTT, space, number, context, ecn)
+        keys, acks = one_rtt.receive, connection.application.acks
+        masks = keys.masks(packet[number_at + 4 : sample_end])
+        mask = int.from_bytes(masks[:3], "big")
+        header = int.from_bytes(packet[:start], "big") ^ (mask >> 16 & 0x1F) << first_at ^ mask & 0xFFFF
+        number = expected = acks.largest + 1
+        if header >> first_at == 0x41 | one_rtt.phase << 2 and header & 0xFFFF == number & 0xFFFF:
+            try:
+                payload = keys.decrypt(
+                    (keys.iv ^ number).to_bytes(12, "big"), packet[start:], header.to_bytes(start, "big")
+                )
+            except InvalidTag:
+                self._on_undecryptable(keys)
+                return False
+            if number < one_rtt.lowest_received:
+                connection.key_updates.on_opened(keys, number, now)
+        else:
+            opened = self._open_short(packet, masks, one_rtt, now)
+            if opened is None:
+                return False
+            number, payload = opened
+        self.packets += 1
+        if connection.observer is not None:
+            connection.observer.packet_received(now, Level.ONE_RTT, number, payload, len(payload) + TAG_SIZE)
+        position, eliciting, only_probing = self.handlers.process_streams(payload, 0), True, False
+        if position == 0 or position < len(payload):
+            context = PacketContext(2, path, packet[1:number_at], now)
+            self.handlers.process_mixed(payload, position, context)
+            eliciting, only_probing = context.eliciting, context.only_probing
+        if eliciting and number == expected:
+            acks.on_next(ecn, now)
+        else:
+            acks.on_received(number, number, eliciting=1 if eliciting else 0, ecn=ecn, now=now)
+        if path is not connection.paths.current:
+            connection.migration.on_packet(path, packet[1:number_at], moved=number >= expected and not only_probing)
         return True
+
+    def _open_short(self, packet: bytes, masks: bytes, one_rtt: OneRttKeys, now: float) -> tuple[int, bytes] | None:
+        """Unprotect any short header packet; None if it is not genuine or was seen before."""
+        connection, number_at = self._connection, self._short_number_at
+        keys, acks = one_rtt.receive, connection.application.acks
+        first = packet[0] ^ masks[0] & 0x1F
+        size = (first & 3) + 1
+        start = number_at + size
+        truncated = int.from_bytes(packet[number_at:start], "big") ^ int.from_bytes(masks[1 : 1 + size], "big")
+        number = acks.largest + 1
+        if truncated != number & (1 << 8 * size) - 1:
+            number = decode_packet_number(truncated, 8 * size, number)
+        header = b"%c%b%b" % (first, packet[1:number_at], truncated.to_bytes(size, "big"))
+        if first >> 2 & 1 != one_rtt.phase:
+            chosen = one_rtt.for_packet(first >> 2 & 1, number)
+            if chosen is None:
+                self.undecryptable += 1
+                return None
+            keys = chosen
+        try:
+            payload = keys.open(number, header, packet[start:])
+        except InvalidTag:
+            self._on_undecryptable(keys)
+            return None
+        if first & 0x18:
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "reserved header bits are set")
+        if number <= acks.largest and acks.is_duplicate(number):
+            return None
+        if keys is not one_rtt.receive or number < one_rtt.lowest_received:
+            connection.key_updates.on_opened(keys, number, now)
+        return number, payload

@@ -8,7 +8,9 @@ contents are runs of one with a list of what to do when they arrive or get lost.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -31,6 +33,7 @@ GRANULARITY = 0.001
 INITIAL_RTT = 0.333
 PERSISTENT_CONGESTION_THRESHOLD = 3
 MAX_PTO_BACKOFF = 10
+LAST = attrgetter("last")
 
 
 class Tracked(Protocol):
@@ -171,6 +174,12 @@ class LossRecovery:
 
     # Acknowledgement
 
+    @staticmethod
+    def check_ack(space: PacketSpace, ranges: Sequence[tuple[int, int]]) -> None:
+        """Raise QuicTransportError if the ranges of an ACK hold a number that was not sent (RFC 9000 §13.1)."""
+        if ranges[-1][1] > space.next_number or space.was_skipped(ranges):
+            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "ACK of a packet that was never sent")
+
     def on_ack(
         self, space: PacketSpace, ranges: Sequence[tuple[int, int]], *, ack_delay: float, now: float, path: Path
     ) -> AckResult:
@@ -178,19 +187,24 @@ class LossRecovery:
 
         `ack_delay` is in seconds as the peer told it, `path` the connection's current path.
         """
+        self.check_ack(space, ranges)
         largest = ranges[-1][1] - 1
-        if largest >= space.next_number or space.was_skipped(ranges):
-            raise QuicTransportError(TransportErrorCode.PROTOCOL_VIOLATION, "ACK of a packet that was never sent")
         space.largest_acked = max(space.largest_acked, largest)
         result = AckResult()
         sent = space.sent
-        if sent and ranges[0][0] <= sent[0].first and sent[-1].last <= largest and len(ranges) == 1:
-            # Everything in flight has arrived, as it usually has where little is.
-            space.sent = []
-            for run in sent:
+        count = bisect_right(sent, largest, key=LAST)
+        if (
+            count
+            and len(ranges) == 1
+            and ranges[0][0] <= sent[0].first
+            and (count == len(sent) or sent[count].first > largest)
+        ):
+            # Everything up to the largest has arrived, as it usually has where little is in flight.
+            space.sent = sent[count:]
+            for run in sent[:count]:
                 run.acked(run.first, run.last)
                 self._count(run, run.last - run.first + 1, result)
-            result.largest_is_new = sent[-1].last == largest
+            result.largest_is_new = sent[count - 1].last == largest
         else:
             self._apply(space, ranges, result)
         if not result.packets:

@@ -21,6 +21,8 @@ from a2al_trio.quic.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from a2al_trio.net.address import SocketAddress
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.router import Router
@@ -32,39 +34,38 @@ __all__ = ["Reports"]
 class Reports:
     """Makes the events of one connection; a server's connection shows itself with early data, or when it is ready."""
 
-    __slots__ = ("_connection", "_held", "_router", "_shown")
+    __slots__ = ("_connection", "_emit", "_held", "_router", "_shown")
 
     def __init__(self, connection: QuicConnectionCore, router: Router) -> None:
         self._connection = connection
         self._router = router
         self._shown = connection.is_client
         self._held: list[QuicEvent] = []
+        self._emit: Callable[[QuicEvent], None] = router.emit if self._shown else self._held.append
 
-    def _emit(self, event: QuicEvent) -> None:
-        if self._shown:
-            self._router.emit(event)
-        else:
-            self._held.append(event)
+    def _show(self) -> None:
+        self._shown = True
+        self._emit = self._router.emit
 
     # The connection
 
     def on_early(self) -> None:
         """0-RTT data was accepted, and the application can answer it."""
-        self._shown = True
-        self._router.emit(ConnectionEarly(self._connection))
+        self._show()
+        self._emit(ConnectionEarly(self._connection))
 
     def on_ready(self, event: ConnectionReady) -> None:
         """The handshake is complete."""
-        self._shown = True
-        self._router.emit(event)
+        self._show()
+        self._emit(event)
         for held in self._held:
-            self._router.emit(held)
+            self._emit(held)
         self._held.clear()
 
     def on_ended(self, event: ConnectionEnded) -> None:
         """The connection is over; nobody needs to hear of one that was never shown."""
         if self._shown:
-            self._router.emit(event)
+            self._emit(event)
 
     def on_path_changed(self, address: SocketAddress) -> None:
         """The peer is reached at another address now, or from another one of ours."""

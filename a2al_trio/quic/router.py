@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from a2al_trio.quic.connection import QuicConnectionCore
     from a2al_trio.quic.events import QuicEvent
 
@@ -14,11 +16,18 @@ __all__ = ["Router"]
 class Router(Protocol):
     """What a connection needs of its endpoint."""
 
-    def emit(self, event: QuicEvent) -> None:
-        """Queue an event for the driver."""
+    @property
+    def emit(self) -> Callable[[QuicEvent], None]:
+        """Queues an event for the driver."""
 
     def touch(self, connection: QuicConnectionCore) -> None:
         """The connection may have something to send, or other deadlines; it `is_touched` until that was looked at."""
+
+    def put_off(self, connection: QuicConnectionCore) -> None:
+        """The connection keeps an ACK until it is told to catch up."""
+
+    def catch_up(self) -> bool:
+        """Let whatever was put off be done now."""
 
     def make_cid(self, connection: QuicConnectionCore) -> tuple[bytes, bytes]:
         """Return a new connection ID, routed to the connection, and its stateless reset token."""

@@ -29,7 +29,9 @@ class Timers:
         self._connection = connection
         self._active_at = now
         self._sent_since_receive = False
-        self._keep_alive_at = NEVER
+        self._keep_alive = NEVER
+        self._kept_alive_at = now
+        """When a PING was last due that keeps the path open."""
         limit = config.silence_limit
         self._question_gap = NEVER if limit is None else limit / QUESTIONS
         self._quiet_since = now
@@ -54,26 +56,23 @@ class Timers:
         offers = [value for value in (self._connection.config.idle_timeout, peer_idle_timeout) if value > 0]
         self.idle_timeout = min(offers, default=NEVER)
         self.handshake_deadline = NEVER
-        self._rearm_keep_alive()
+        self._keep_alive = self._connection.config.keep_alive or NEVER
 
-    def _rearm_keep_alive(self) -> None:
-        interval = self._connection.config.keep_alive
-        if interval is not None and self._connection.ready:
-            self._keep_alive_at = self._active_at + interval
+    @property
+    def _keep_alive_at(self) -> float:
+        return max(self._active_at, self._kept_alive_at) + self._keep_alive
 
     def on_received(self, now: float) -> None:
         """A genuine packet arrived."""
         self._active_at = self._quiet_since = now
         self._sent_since_receive = False
         self._unanswered = 0
-        self._rearm_keep_alive()
 
     def on_sent(self, now: float) -> None:
         """Ack-eliciting packets left; only the first since the last receipt counts (RFC 9000 §10.1)."""
         if not self._sent_since_receive:
             self._sent_since_receive = True
             self._active_at = now
-            self._rearm_keep_alive()
 
     def _question_deadline(self, probe_interval: float) -> float:
         """When the peer has been silent long enough to be asked, or asked again, or given up; kept lean."""
@@ -108,7 +107,9 @@ class Timers:
         probe_interval = current.rtt.probe_interval + recovery.peer_max_ack_delay
         silence = 3 * probe_interval
         deadline = self._active_at + (silence if silence > self.idle_timeout else self.idle_timeout)
-        deadline = min(deadline, self.handshake_deadline, self._keep_alive_at, self.discard_keys_at)
+        deadline = min(deadline, self.handshake_deadline, self.discard_keys_at)
+        if self._keep_alive < NEVER:
+            deadline = min(deadline, self._keep_alive_at)
         if current.validated or not current.is_amplification_limited:
             if not connection.handshake_spaces_gone:
                 for space in connection.spaces[:2]:
@@ -143,7 +144,7 @@ class Timers:
                 return
         if now >= self._keep_alive_at:
             connection.ping_pending = True
-            self._keep_alive_at = now + (connection.config.keep_alive or NEVER)
+            self._kept_alive_at = now
         if now >= self.discard_keys_at and connection.one_rtt is not None:
             self.discard_keys_at = NEVER
             connection.one_rtt.discard_previous()

@@ -77,3 +77,25 @@ async def test_one_read_is_enough_for_those_who_expect_one_datagram() -> None:
         with trio.move_on_after(0) as scope:
             await near.receive_first()
         assert scope.cancelled_caught, "and then it waits"
+
+
+async def test_who_expects_one_datagram_is_content_with_it() -> None:
+    async with real() as (near, far, address):
+        for text in (b"one", b"two"):
+            far.send_nowait(Transmit(text, len(text), address))
+        found = [bytes(batch.data) for _ in range(2) for batch in await near.receive_first()]
+        assert found == [b"one", b"two"]
+        with trio.move_on_after(0) as scope:
+            await near.receive_first()
+        assert scope.cancelled_caught
+
+        async def receive() -> None:
+            assert await near.receive_first() == []
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            near.interrupt()
+        near.close()
+        with pytest.raises(trio.ClosedResourceError):
+            await near.receive_first()

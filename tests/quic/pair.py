@@ -86,11 +86,14 @@ class Pair:
         link: Link | None = None,
         seed: int = 0,
         batch: bool = True,
+        answers_first: bool = False,
     ) -> None:
+        """`answers_first` lets the cores put off what an answer does not depend on, as the driver does."""
         self.now = 1000.0
         self.link = link or Link()
         self.random = random.Random(seed)
         self.batch = batch
+        self.answers_first = answers_first
         config = config or QuicConfig()
         self.client = Side(
             "client", CLIENT, QuicEndpointCore(client_config or config, entropy=drbg(f"client{seed}"), now=self.now)
@@ -135,6 +138,7 @@ class Pair:
             return len(data)
 
         side.core.send_small(send, self.now)
+        side.core.catch_up()
         for transmit in side.core.datagrams_to_send(self.now):
             send(transmit)
         self._take_events(side)
@@ -232,7 +236,10 @@ class Pair:
             self.now = max(self.now, min(instants))
             while self.queue and self.queue[0][0] <= self.now:
                 _, _, side, received = heapq.heappop(self.queue)
-                side.core.receive_datagrams(received, self.now)
+                if self.answers_first:
+                    side.core.receive_to_answer(received, self.now)
+                else:
+                    side.core.receive_datagrams(received, self.now)
                 self._take_events(side)
                 self.flush(side)
             for side in (self.client, self.server):

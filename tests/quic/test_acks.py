@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from a2al_trio.quic.acks import PROMPT_DELAY, PROMPT_PACKETS, AckTracker
 
@@ -53,3 +56,22 @@ def test_what_is_not_eliciting_is_not_acknowledged() -> None:
     tracker.on_received(0, 3, eliciting=0, ecn=0, now=1.0)
     assert tracker.due_at == NEVER
     assert not tracker.is_worth_adding(1.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 1, 1, 2, 4]), st.integers(0, 3), st.floats(0.0, 0.05)), max_size=90))
+def test_packets_in_order_may_take_the_short_way(steps: list[tuple[int, int, float]]) -> None:
+    usual, short = AckTracker(DELAY), AckTracker(DELAY)
+    now, number = 1.0, -1
+    for ahead, ecn, pause in steps:
+        now, number = now + pause, number + ahead
+        usual.on_received(number, number, eliciting=1, ecn=ecn, now=now)
+        if number == short.largest + 1:
+            short.on_next(ecn, now)
+        else:
+            short.on_received(number, number, eliciting=1, ecn=ecn, now=now)
+        assert list(usual.received) == list(short.received)
+        ranges = attrs.filters.exclude(attrs.fields(AckTracker).received)
+        assert attrs.asdict(usual, filter=ranges) == attrs.asdict(short, filter=ranges)
+        if usual.due_at <= now:
+            usual.on_ack_sent(now)
+            short.on_ack_sent(now)

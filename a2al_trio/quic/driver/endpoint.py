@@ -3,7 +3,8 @@
 Whoever reads (see reading.py) hands whatever has arrived to the core, and wakes the tasks that wait for it or, if there
 are none, sends what the core has to say. The tasks so woken are expected to have a word, an answer or the next request;
 what they say shares datagrams, and these leave when the last has had its word, or half of many: then the peer works on
-the first half while we come to the second. Commands of any other task mark the endpoint, and the sending task runs in
+the first half while we come to the second. What they have no need of, such as an acknowledgement of what we sent
+before, is seen to when they have left. Commands of any other task mark the endpoint, and the sending task runs in
 the next tick. The timing task keeps one deadline.
 """
 
@@ -262,7 +263,7 @@ class QuicEndpoint:
     def _take(self, batches: list[Received]) -> int:
         """Hand what was read to the core and see to what follows; returns how many tasks that woke."""
         now = trio.current_time()
-        take = self._core.receive_datagrams
+        take = self._core.receive_to_answer
         for batch in batches:
             take(batch, now)
         self._words_expected = self._heard = 0
@@ -347,7 +348,7 @@ class QuicEndpoint:
             self._keep_rest(*sent)
         elif sent is None and not core.transmit_due and not core.has_events:
             return  # nothing has happened since the last time
-        if core.transmit_due:
+        if core.catch_up():
             self._transmit(now)
         if core.has_events:
             self._dispatch()
@@ -391,9 +392,10 @@ class QuicEndpoint:
 
     def _dispatch(self) -> tuple[int, int]:
         """Hand out all events; returns how many streams became readable, and how many events were not about that."""
-        next_event = self._core.next_event
+        events = self._core.events
         readable = others = 0
-        while (event := next_event()) is not None:
+        while events:
+            event = events.popleft()
             if type(event) is StreamReadable:
                 readable += 1
                 connection = event.connection.user_data

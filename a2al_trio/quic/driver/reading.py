@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from a2al_trio.net.datagram import DatagramSocket, InterruptibleSocket, Received
-from a2al_trio.quic.driver.wakeup import Wakeup
+from a2al_trio.quic.driver.wakeup import GO_ON, Wakeup
 
 __all__ = ["Reading"]
 
@@ -99,7 +99,7 @@ class Reading:
     def resume(self, task: trio.lowlevel.Task) -> None:
         """Let a task that waits run in the next tick."""
         if task is not self.reader:
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, GO_ON)
             return
         self._resumed = True
         if not self._taking and self._interrupt is not None:

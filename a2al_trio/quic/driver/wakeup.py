@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, TypeVar
 
+import outcome
 import trio
 
 if TYPE_CHECKING:
     from a2al_trio.quic.driver.reading import Reading
 
-__all__ = ["Line", "ReadersWakeup", "Wakeup"]
+__all__ = ["GO_ON", "Line", "ReadersWakeup", "Wakeup"]
+
+ResultT = TypeVar("ResultT")
+
+
+class _GoOn(outcome.Outcome[None]):
+    """What a task that waits is told: nothing.
+
+    Trio makes an object for that each time. This one can be told again and again, which spares every request two.
+    """
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        return None
+
+    def send(self, gen: Generator[ResultT, None, object]) -> ResultT:
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[ResultT, None]) -> ResultT:
+        return await agen.asend(None)
+
+
+GO_ON = _GoOn()
 
 
 class Wakeup:
@@ -39,7 +64,7 @@ class Wakeup:
         task, self.task = self.task, None
         if task is None:
             return False
-        trio.lowlevel.reschedule(task)
+        trio.lowlevel.reschedule(task, GO_ON)
         return True
 
 
