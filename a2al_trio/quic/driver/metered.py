@@ -63,6 +63,12 @@ class MeteredStream(QuicStream):
             await super().send_all(piece, end=end and start + PIECE >= len(view))
             self._meter.charge(len(piece))
 
+    def send_nowait(self, data: Buffer, *, end: bool = False) -> int:
+        """See `QuicSendStream.send_nowait`; it cannot wait, so what it sends holds back what follows."""
+        accepted = super().send_nowait(data, end=end)
+        self._meter.charge(accepted)
+        return accepted
+
     def _leave(self, *, finish: bool) -> None:
         self._meter.left()
         super()._leave(finish=finish)

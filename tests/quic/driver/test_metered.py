@@ -96,3 +96,18 @@ async def test_a_cancelled_wait_loses_no_bytes(autojump_clock: Clock) -> None:
         await stream.aclose()
         assert isinstance(far.meter, Till)
         assert far.meter.streams == 0, "a stream leaves once"
+
+
+async def test_what_is_sent_without_waiting_holds_back_what_follows(autojump_clock: Clock) -> None:
+    async with two_connections() as (near, far):
+        till = far.meter = Till()
+        there = await near.open_stream()
+        await there.send_all(b"go")
+        stream = await far.accept_stream()
+        assert stream.send_nowait(bytes(100_000)) == 100_000
+        assert till.bytes == 100_000
+        began = trio.current_time()
+        await stream.send_all(b"and on", end=True)
+        assert trio.current_time() - began == pytest.approx(1)
+        assert len(await there.receive_all(limit=200_000)) == 100_006
+        assert till.bytes == 100_006
