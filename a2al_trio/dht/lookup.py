@@ -2,14 +2,17 @@
 
 The shortlist is bounded and sorted by distance. Its window is the K nearest candidates that have not failed; only
 those are asked, at most `alpha` at a time, and the search ends when all of them have answered. Three rules keep
-hostile answers from steering it: a network fills only so many places of the window, a peer whose named contacts
-never answer loses the rest of them, and the number of requests is limited.
+hostile answers from steering it: a network fills only so many places of the window, what is named by none but peers
+whose contacts never answer comes last, and the number of requests is limited.
+
+It comes last rather than never, for an honest peer too may name some nodes in a row that are down, and may be the
+only one who knows the rest.
 """
 
 from __future__ import annotations
 
 import enum
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -21,7 +24,8 @@ from a2al_trio.dht.contact import Contact
 
 __all__ = ["Candidate", "CandidateState", "Lookup"]
 
-SHORTLIST = 96
+WAITING = 32
+"""Places in the shortlist beyond those that the budget of requests can fill: there is always one to give up."""
 CONTACTS_PER_ANSWER = 16
 DISTRUST_AFTER = 4
 
@@ -38,12 +42,15 @@ class CandidateState(enum.Enum):
 
 @attrs.define(eq=False)
 class Candidate:
-    """A contact under consideration. `depth` counts the answers that led to it: 1 for our own contacts."""
+    """A contact under consideration. `depth` counts the answers that led to it: 1 for our own contacts.
+
+    `named_by` holds all who named it before its fate was known, and nobody for our own contacts.
+    """
 
     distance: int
     contact: Contact
     depth: int
-    named_by: Candidate | None
+    named_by: list[Candidate]
     network: bytes
     state: CandidateState = CandidateState.NEW
     named_good: int = 0
@@ -53,6 +60,11 @@ class Candidate:
     def distrusted(self) -> bool:
         """Whether what this peer names has so far been invented."""
         return self.named_bad >= DISTRUST_AFTER and self.named_good == 0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether nobody vouches for it but peers that are distrusted."""
+        return bool(self.named_by) and all(namer.distrusted for namer in self.named_by)
 
     def __lt__(self, other: Candidate) -> bool:
         return self.distance < other.distance
@@ -72,6 +84,7 @@ class Lookup:
         self._by_key: dict[int, Candidate] = {}
         self._shortlist: list[Candidate] = []
         self._active = 0
+        self._distrust = False  # whether anybody was ever distrusted: mostly nobody is, and none is doubtful
 
     def offer(self, contacts: Iterable[Contact], responder: int | None = None) -> None:
         """Add contacts: our own, or those the node `responder` named."""
@@ -81,39 +94,65 @@ class Lookup:
         for taken, contact in enumerate(contacts):
             if source is not None and taken >= CONTACTS_PER_ANSWER:
                 break
-            if contact.key == self._own or contact.key in self._by_key:
+            if contact.key == self._own:
+                continue
+            known = self._by_key.get(contact.key)
+            if known is not None:
+                self._name_again(known, source)
                 continue
             network = b"" if is_exempt(contact.address.host, exempt) else contact.network
-            candidate = Candidate(contact.key ^ self.target, contact, depth, source, network)
-            shortlist = self._shortlist
-            if len(shortlist) >= SHORTLIST:
-                farthest = shortlist[-1]
-                if candidate.distance >= farthest.distance or farthest.state is not CandidateState.NEW:
-                    continue
-                shortlist.pop()
-                del self._by_key[farthest.contact.key]
-            self._by_key[contact.key] = candidate
-            insort(shortlist, candidate)
+            named_by = [] if source is None else [source]
+            candidate = Candidate(contact.key ^ self.target, contact, depth, named_by, network)
+            if len(self._shortlist) < self.budget + WAITING or self._make_room(candidate):
+                self._by_key[contact.key] = candidate
+                insort(self._shortlist, candidate)
+
+    @staticmethod
+    def _name_again(known: Candidate, source: Candidate | None) -> None:
+        """Let `source` vouch too, so that a liar who was first to name a node cannot discredit it.
+
+        Who names what is already settled proves nothing by it.
+        """
+        settled = known.state is CandidateState.ANSWERED or known.state is CandidateState.FAILED
+        if source is not None and not settled and known.named_by and source not in known.named_by:
+            known.named_by.append(source)
+
+    def _make_room(self, newcomer: Candidate) -> bool:
+        """Give up the last of those not asked yet, unless the newcomer itself would be the last."""
+        waiting = (candidate for candidate in reversed(self._shortlist) if candidate.state is CandidateState.NEW)
+        last = next(waiting)
+        if self._distrust and not last.doubtful:
+            last = next((candidate for candidate in waiting if candidate.doubtful), last)
+        if (newcomer.doubtful, newcomer.distance) > (last.doubtful, last.distance):
+            return False
+        del self._shortlist[bisect_left(self._shortlist, last)]
+        del self._by_key[last.contact.key]
+        return True
 
     def _window(self) -> Iterator[Candidate]:
-        """The K nearest candidates that may still count, a bounded number per network."""
-        size, per_network = self._width, self._config.diversity.per_lookup
+        """The K nearest candidates that may still count, a bounded number per network, the doubtful ones last."""
+        per_network = self._config.diversity.per_lookup
         networks: Counter[bytes] = Counter()
         taken = 0
-        for candidate in self._shortlist:
-            if candidate.state is CandidateState.FAILED:
-                continue
-            namer = candidate.named_by
-            if candidate.state is CandidateState.NEW and namer is not None and namer.distrusted:
-                continue
+        for candidate in self._by_rank():
             if candidate.network:
                 networks[candidate.network] += 1
                 if networks[candidate.network] > per_network:
                     continue
             yield candidate
             taken += 1
-            if taken == size:
+            if taken == self._width:
                 return
+
+    def _by_rank(self) -> Iterator[Candidate]:
+        """All candidates that have not failed, nearest first, then the doubtful ones that have not been asked."""
+        doubtful: list[Candidate] = []
+        for candidate in self._shortlist:
+            if self._distrust and candidate.state is CandidateState.NEW and candidate.doubtful:
+                doubtful.append(candidate)
+            elif candidate.state is not CandidateState.FAILED:
+                yield candidate
+        yield from doubtful
 
     def next_to_ask(self) -> list[Contact]:
         """Contacts to ask now; they count as asked."""
@@ -162,11 +201,12 @@ class Lookup:
         if candidate.state is CandidateState.ASKED:
             self._active -= 1
         candidate.state = state
-        if candidate.named_by is not None:
+        for namer in candidate.named_by:
             if state is CandidateState.ANSWERED:
-                candidate.named_by.named_good += 1
+                namer.named_good += 1
             else:
-                candidate.named_by.named_bad += 1
+                namer.named_bad += 1
+                self._distrust = self._distrust or namer.distrusted
 
     @property
     def finished(self) -> bool:
