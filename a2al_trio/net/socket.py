@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -102,11 +103,19 @@ class UdpSocket:
 
     # --- receiving
 
-    async def receive(self) -> list[Received]:
+    def receive(self) -> Coroutine[Any, Any, list[Received]]:
         """See `DatagramSocket`."""
+        return self._receive(self._read_all)
+
+    def receive_first(self) -> Coroutine[Any, Any, list[Received]]:
+        """See `InterruptibleSocket`."""
+        return self._receive(self._read_first)
+
+    async def _receive(self, read: Callable[[], list[Received]]) -> list[Received]:
         while True:
             if self._closed or self._saturated:
                 await self.wait_readable()
+                read = self._read_all
             else:
                 try:
                     await trio.lowlevel.wait_readable(self._sock)
@@ -114,23 +123,8 @@ class UdpSocket:
                     if self._closed:
                         raise
                     return []  # interrupted
-            buffer = self._buffer or self._make_buffer()
-            buffer.used = 0
-            if batch := self.read_nowait(buffer):
+            if batch := read():
                 return batch
-
-    async def receive_first(self) -> list[Received]:
-        """See `InterruptibleSocket`."""
-        while not self._closed and not self._saturated:
-            try:
-                await trio.lowlevel.wait_readable(self._sock)
-            except trio.ClosedResourceError:
-                if self._closed:
-                    raise
-                return []  # interrupted
-            if batch := self._read_first():
-                return batch
-        return await self.receive()
 
     def interrupt(self) -> None:
         """See `InterruptibleSocket`."""
@@ -152,6 +146,11 @@ class UdpSocket:
         # Who only lends the socket to others, which bring buffers of their own, needs none.
         buffer = self._buffer = ReceiveBuffer()
         return buffer
+
+    def _read_all(self) -> list[Received]:
+        buffer = self._buffer or self._make_buffer()
+        buffer.used = 0
+        return self.read_nowait(buffer)
 
     def _read_first(self) -> list[Received]:
         """Read once: all there is when a request or an answer is on its way."""

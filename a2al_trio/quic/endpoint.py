@@ -155,7 +155,7 @@ class QuicEndpointCore:
         if path.peer_address != batch.source or path.local_host != batch.local_host:
             self._deliver(connection, only, batch, now)
             return
-        if not connection.intake.take_short(only, path, batch.ecn, now):
+        if not connection.intake.take_datagram(only, path, batch.ecn, now):
             self._on_not_genuine(connection, only, now)
         self.touch(connection)
 
@@ -230,7 +230,7 @@ class QuicEndpointCore:
             if known is None:
                 return
             path = known
-        genuine = connection.intake.take_datagram(datagram, path, ecn=batch.ecn, now=now, counted=counted)
+        genuine = connection.intake.take_datagram(datagram, path, batch.ecn, now, counted=counted)
         if not genuine and not datagram[0] & 0x80:
             self._on_not_genuine(connection, datagram, now)
         self.touch(connection)

@@ -67,26 +67,6 @@ class Intake:
                 connection.migration.on_packet(path, result.destination_cid, moved=not result.only_probing)
         return result.failed
 
-    def take_short(self, packet: bytes, path: Path, ecn: int, now: float) -> bool:
-        """Take a datagram that is one short header packet; returns whether it was genuine."""
-        connection, receiver = self._connection, self._receiver
-        if connection.closed:
-            connection.ending.on_datagram()
-            return False
-        size = len(packet)
-        connection.bytes_received += size
-        path.bytes_received += size
-        try:
-            genuine = receiver.receive_short(packet, now, path, ecn)
-            if receiver.stash and genuine and not connection.closed:
-                receiver.replay_stash(now)
-        except (QuicTransportError, FrameDecodeError, TlsAlert) as error:
-            connection.on_violation(error, now)
-            return True
-        if genuine:
-            connection.timers.on_received(now)
-        return genuine
-
     def put_off(self, frame: AckFrame, now: float) -> None:
         """Keep an ACK that came with messages, and with nothing else, until `catch_up`.
 
@@ -108,7 +88,7 @@ class Intake:
             connection.on_violation(error, arrived_at)
 
     def take_datagram(
-        self, data: bytes | memoryview, path: Path, *, ecn: int, now: float, counted: bool = False
+        self, data: bytes | memoryview, path: Path, ecn: int, now: float, *, counted: bool = False
     ) -> bool:
         """Take one datagram; returns whether it was genuine. `counted` if `take_run` has seen it before."""
         connection, receiver = self._connection, self._receiver
